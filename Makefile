@@ -1,0 +1,66 @@
+# make serve, on a fresh machine with Python 3.11, makes .venv, installs into it and starts the service.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+HOST ?= 0.0.0.0
+PORT ?= 8000
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+CORPUS ?= data/corpus
+MODEL ?= models/small
+LANGUAGES ?= en es fr it ru cs nl
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -c constraints.txt
+# what is checked; a folder that is not there yet is left out
+SOURCES = $(wildcard app adapters benchmarks tests)
+
+.PHONY: help install serve test check soak bench models
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## a virtual environment in .venv with the service in it
+
+serve: $(VENV)/.installed  ## the service on HOST and PORT, with the model in models/
+	$(BIN)/tongues serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.installed-dev  ## every test but the soaks
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev  ## ruff, ruff format and mypy, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(SOURCES)
+
+soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev  ## the service under load, measured
+	$(BIN)/python benchmarks/serving.py $(BENCH_ARGS)
+
+models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (hours)
+	$(BIN)/tongues data build --out $(CORPUS)
+	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL)
+	for language in $(LANGUAGES); do \
+	  $(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) --lang $$language || exit 1; \
+	done
+
+$(BIN)/python:
+	@for python in python3.11 python3.12 python3.13 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo 'Tongues needs Python 3.11 or newer: install it, so that python3.11 runs it.' >&2; exit 1; fi; \
+	echo "$$found -m venv $(VENV)"; \
+	$$found -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$$found cannot make virtual environments (on Debian or Ubuntu: apt install python3-venv)." >&2; exit 1; }
+
+# The stamps hold what was installed from what, so that nothing is installed twice.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
