@@ -1,0 +1,158 @@
+"""The manifest of a corpus: JSON Lines, one clip a line, paths relative to the manifest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from adapters.errors import DataError
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_TEXT_FIELDS = ("path", "text", "language", "source", "licence", "split")
+_FIELDS = {*_TEXT_FIELDS, "seconds", "voice"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what it says."""
+
+    path: Path
+    """16 kHz mono audio; as read, already joined to the manifest's folder."""
+    seconds: float
+    text: str
+    """Normalised: lower case, no punctuation, single spaces."""
+    language: str
+    """BCP 47, without a region."""
+    source: str
+    """Family of packages that it came from, e.g. ``tuxpaint``."""
+    licence: str
+    """SPDX identifier."""
+    split: Split
+    voice: str | None = None
+    """Who speaks, where that is known; unique across languages."""
+
+
+def clip_to_json(clip: Clip, folder: Path) -> dict[str, str | float]:
+    """The manifest's line for `clip`, its path relative to `folder` where it lies below it."""
+    path = clip.path
+    if path.is_absolute() or folder != Path():
+        absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+        path = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
+    record: dict[str, str | float] = {
+        "path": path.as_posix(),
+        "seconds": round(clip.seconds, 4),
+        "text": clip.text,
+        "language": clip.language,
+        "source": clip.source,
+        "licence": clip.licence,
+        "split": clip.split,
+    }
+    if clip.voice is not None:
+        record["voice"] = clip.voice
+    return record
+
+
+def clip_from_json(record: object, folder: Path, where: str) -> Clip:
+    """A line of a manifest as a clip. `where` (file and line) begins the message of any DataError."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    missing = sorted(_FIELDS - {"voice"} - record.keys())
+    if missing:
+        raise DataError(f"{where}: missing {', '.join(missing)}")
+    unknown = sorted(record.keys() - _FIELDS)
+    if unknown:
+        raise DataError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(_FIELDS))}")
+    for name in _TEXT_FIELDS:
+        value = record[name]
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{where}: {name} must be a text that is not empty, got {value!r}")
+    seconds = record["seconds"]
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise DataError(f"{where}: seconds must be a positive number, got {seconds!r}")
+    if record["split"] not in SPLITS:
+        raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
+    voice = record.get("voice")
+    if voice is not None and (not isinstance(voice, str) or not voice):
+        raise DataError(f"{where}: voice must be a text that is not empty, or left out, got {voice!r}")
+    return Clip(
+        path=folder / record["path"],
+        seconds=float(seconds),
+        text=record["text"],
+        language=record["language"],
+        source=record["source"],
+        licence=record["licence"],
+        split=cast(Split, record["split"]),
+        voice=voice,
+    )
+
+
+def read_json_lines(path: Path) -> list[tuple[str, object]]:
+    """Every line that is not blank, parsed, with `file:line` for messages. DataError where it is not JSON."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; `tongues data build --out DIR` writes DIR/manifest.jsonl") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as UTF-8 text: {error}") from error
+    records: list[tuple[str, object]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            records.append((where, json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not a line of JSON: {error}") from error
+    return records
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write beside `path`, sync, and replace: a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json_lines(path: Path, records: Iterable[object]) -> None:
+    """One JSON value a line, replaced atomically."""
+    write_text_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
+    """Write `clips` to `path`, whole or not at all; their paths become relative to its folder."""
+    write_json_lines(path, (clip_to_json(clip, path.parent) for clip in clips))
+
+
+def read_manifest(path: Path, *, check_files: bool = False) -> list[Clip]:
+    """Read and validate a manifest.
+
+    Raises:
+        DataError: not a manifest, an empty one, a clip listed twice, or (with `check_files`) one whose file is
+            missing; the message names the file and the line.
+    """
+    clips: list[Clip] = []
+    lines: dict[Path, str] = {}
+    for where, record in read_json_lines(path):
+        clip = clip_from_json(record, path.parent, where)
+        if clip.path in lines:
+            raise DataError(
+                f"{where}: {clip.path} is listed already at {lines[clip.path]}; each clip belongs there once"
+            )
+        if check_files and not clip.path.is_file():
+            raise DataError(f"{where}: no such file: {clip.path}")
+        lines[clip.path] = where
+        clips.append(clip)
+    if not clips:
+        raise DataError(f"{path}: no clips in it")
+    return clips

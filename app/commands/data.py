@@ -1,0 +1,84 @@
+"""`tongues data`: make a corpus, pack it, unpack it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from adapters.errors import TonguesError
+
+data_app = typer.Typer(name="data", help="Make a corpus, pack it, unpack it.", no_args_is_help=True)
+
+
+@contextmanager
+def _errors_told(console: Console) -> Iterator[None]:
+    """What went wrong in one line instead of a traceback, and status 1."""
+    try:
+        yield
+    except TonguesError as error:
+        console.print(f"[red]error:[/red] {error}", markup=True, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@data_app.command("build")
+def build_command(
+    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl and report.json.")],
+    languages: Annotated[str, typer.Option(help="Tags, separated by commas (es,fr); all, if left out.")] = "",
+    packages: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the .deb files, or with an unpacked usr/; else apt-get fetches them."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
+) -> None:
+    """Debian packages with speech -> 16 kHz FLAC and a manifest. Started again, it goes on where it stopped."""
+    from adapters.training.corpus.build import build
+    from adapters.training.corpus.report import report_table
+
+    console = Console(stderr=True)
+    with _errors_told(console):
+        wanted = [tag.strip() for tag in languages.split(",") if tag.strip()]
+        report = build(out, wanted, packages, workers=workers, console=console)
+    Console().print(report_table(report))
+
+
+@data_app.command("pack")
+def pack_command(
+    data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for the Opus files and index.jsonl.")],
+    kbits: Annotated[int, typer.Option(help="Thousand bits a second.")] = 16,
+) -> None:
+    """A corpus -> a few long Opus files, each under 16 MiB, and an index."""
+    from adapters.training.corpus.pack import pack
+
+    console = Console(stderr=True)
+    with _errors_told(console), Bar(console=console) as bar:
+        task = bar.add_task("packing", total=None)
+        files = pack(
+            data,
+            out,
+            bits_per_second=kbits * 1000,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for file in files:
+        typer.echo(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
+
+
+@data_app.command("unpack")
+def unpack_command(
+    index: Annotated[Path, typer.Option(help="The index.jsonl of a packed corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for audio/ and manifest.jsonl.")],
+) -> None:
+    """A packed corpus -> FLAC and a manifest. Started again, it goes on where it stopped."""
+    from adapters.training.corpus.pack import unpack
+
+    console = Console(stderr=True)
+    with _errors_told(console), Bar(console=console) as bar:
+        task = bar.add_task("unpacking", total=None)
+        manifest = unpack(index, out, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    typer.echo(manifest)
