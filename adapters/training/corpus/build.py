@@ -66,6 +66,8 @@ def build(
     wanted = tuple(sorted(set(languages))) or LANGUAGES
     if unknown := sorted(set(wanted) - set(LANGUAGES)):
         raise DataError(f"no recordings in {', '.join(unknown)}; there are {', '.join(LANGUAGES)}")
+    for broken_off in (out / "audio").rglob(".*.tmp"):
+        broken_off.unlink()
     root = unpacked_tree(packages_for(wanted), out / ".packages", packages, announce=console.print)
     found = [
         recording

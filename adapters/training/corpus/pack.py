@@ -39,7 +39,7 @@ INDEX = "index.jsonl"
 
 _OPUS_RATE = 48_000  # what every Opus decoder gives out
 _BLOCK = SAMPLE_RATE * 10
-_CONTAINER_OVERHEAD = 1.02
+_PAGE_HEADER_BYTES = 28  # of Ogg, about one a second
 
 Progress = Callable[[int, int], None]
 """Called with clips done and clips in all."""
@@ -116,12 +116,12 @@ class _OpusWriter:
         codec.format = "flt"
         codec.bit_rate = bits_per_second
         self.position = 0
-        self._payload_bytes = 0
+        self._packet_bytes = 0
 
     @property
     def bytes(self) -> float:
         """About what the file takes by now."""
-        return self._payload_bytes * _CONTAINER_OVERHEAD + 4096
+        return self._packet_bytes + _PAGE_HEADER_BYTES * self.position / SAMPLE_RATE + 4096
 
     def write(self, samples: Samples) -> None:
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
@@ -133,7 +133,7 @@ class _OpusWriter:
 
     def _mux(self, frame: av.AudioFrame | None) -> None:
         for packet in self._stream.encode(frame):
-            self._payload_bytes += packet.size
+            self._packet_bytes += packet.size + packet.size // 255 + 1  # Ogg's lacing
             self._container.mux(packet)
 
     def close(self) -> None:

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from adapters.training.corpus.report import make_report, report_table, write_report
+from adapters.training.manifest import Clip
+
+
+def test_report(tmp_path: Path) -> None:
+    clips = [
+        Clip(Path("a"), 90.0, "el gos", "ca", "tuxpaint", "GPL-2.0-or-later", "train"),
+        Clip(Path("b"), 30.0, "òs", "ca", "tuxpaint", "GPL-2.0-or-later", "test"),
+    ]
+    report = make_report(clips, [("ca", "digits"), ("ca", "digits"), ("be", "empty text")])
+    write_report(tmp_path / "report.json", report)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert list(saved) == ["be", "ca"]
+    assert saved["ca"] == {
+        "clips": {"train": 1, "dev": 0, "test": 1},
+        "minutes": {"train": 1.5, "dev": 0.0, "test": 0.5},
+        "sources": {"tuxpaint": 2},
+        "letters": "eglosò",
+        "rejects": {"digits": 2},
+    }
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(report_table(report))
+    assert "1, 1.5" in shown.getvalue()
+    assert "2 digits" in shown.getvalue()
+    assert "2, 2.0" in shown.getvalue()
