@@ -79,6 +79,7 @@ def test_texts_may_not_hold_the_delimiter():
     ["", "[]", "[" * 100_000, "{}", '{"a": 0}', '{"<pad>": 0, "a": 2}', '{"<pad>": 0, "a": 0}', '{"<pad>": "0"}',
      '{"<pad>": false}', '{"<pad>": 0.0}', '{"de": {"<pad>": 0}}', '{"<pad>": 0, "[PAD]": 1}', '{"<pad>": 0, "": 1}',
      '{"<pad>": 0, "a": 1, "a": 2}', b"\xff\xfe\x00", b"\x80\x04]q\x00."],
+    ids=lambda value: repr(value)[:20],
 )  # fmt: skip
 def test_not_a_vocabulary(data):
     with pytest.raises(DataError):
@@ -91,7 +92,7 @@ def test_is_immutable_and_a_value():
     assert hash(vocab) == hash(Vocab(("<pad>", "|", "a")))
     assert vocab != Vocab(("<pad>", "a", "|"))
     with pytest.raises(FrozenInstanceError):
-        vocab.tokens = ()
+        vocab.tokens = ()  # type: ignore[misc]
     vocab.encode("a").append(9)
     assert vocab.encode("a") == [2]
     assert pickle.loads(pickle.dumps(vocab)) == vocab

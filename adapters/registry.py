@@ -1,0 +1,162 @@
+"""Which adapter does a request mean, and which version of it?
+
+Registered is not resident: a scan reads commit records and nothing else, so that thousands are cheap. What a scan finds
+is one immutable snapshot, swapped in whole; a request holds on to what it was given, whatever is published meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
+from adapters.language import language_key, language_name, language_tag
+from adapters.record import AdapterRecord
+from adapters.store import AdapterStore, LoadedAdapter
+
+_MOST_NAMED = 200
+
+
+@dataclass(frozen=True)
+class RegisteredAdapter:
+    """One version of one adapter, and where it lies."""
+
+    record: AdapterRecord
+    store: AdapterStore
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def version(self) -> str:
+        return self.record.version
+
+
+@dataclass(frozen=True)
+class RefusedAdapter:
+    """An adapter that is there and cannot be worn; ``error`` says why."""
+
+    name: str
+    store: AdapterStore
+    error: AdapterError
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one scan found: adapters by name, those of each language key, and what was refused."""
+
+    adapters: Mapping[str, RegisteredAdapter]
+    languages: Mapping[str, tuple[RegisteredAdapter, ...]]
+    refused: tuple[RefusedAdapter, ...]
+
+
+class Registry:
+    """The adapters of several stores for one backbone. Of two with one name the earlier store's is meant.
+
+    ``fingerprint``, ``hidden_size`` and ``layer_count`` are the backbone's. Safe to use from any thread.
+    """
+
+    def __init__(self, stores: Sequence[AdapterStore], fingerprint: str, hidden_size: int, layer_count: int) -> None:
+        self.stores = tuple(stores)
+        self.fingerprint = fingerprint
+        self.hidden_size = hidden_size
+        self.layer_count = layer_count
+        self._scanning = threading.Lock()
+        self.snapshot = self.scan()
+
+    def scan(self) -> Snapshot:
+        """Look at every store again. One bad adapter hides no good one, nor does it when their names are the same."""
+        with self._scanning:  # else the slower of two scans could swap in the older view
+            adapters: dict[str, RegisteredAdapter] = {}
+            refused: list[RefusedAdapter] = []
+            for store in self.stores:
+                for name in store.names():
+                    if name in adapters:
+                        continue
+                    try:
+                        record = store.record(name)
+                        record.check_fits(self.fingerprint, self.layer_count)
+                    except UnknownAdapter:  # removed since it was listed
+                        continue
+                    except AdapterError as error:
+                        refused.append(RefusedAdapter(name, store, error))
+                        continue
+                    adapters[name] = RegisteredAdapter(record, store)
+            languages: defaultdict[str, list[RegisteredAdapter]] = defaultdict(list)
+            for name in sorted(adapters):
+                languages[_key(adapters[name])].append(adapters[name])
+            self.snapshot = Snapshot(
+                adapters=MappingProxyType({name: adapters[name] for name in sorted(adapters)}),
+                languages=MappingProxyType({key: tuple(languages[key]) for key in sorted(languages)}),
+                refused=tuple(refused),
+            )
+            return self.snapshot
+
+    def resolve(
+        self, *, language: str | None = None, name: str | None = None, principal: object | None = None
+    ) -> RegisteredAdapter:
+        """The adapter called ``name``, or else the one for ``language``. Every ``principal`` sees everything for now.
+
+        Several adapters may speak one language. Where the query names a region, those of the region come first
+        (``pt-BR``); then the one that is the default. A query without a script finds an adapter of any script if there
+        is none of the usual one; a query for an unusual script finds that script alone.
+
+        Raises :class:`LanguageRequired`, :class:`UnknownLanguage`, :class:`UnknownAdapter` or
+        :class:`AmbiguousLanguage`, each naming what there is.
+        """
+        snapshot = self.snapshot
+        if name is not None:
+            return _by_name(snapshot, name, language)
+        if language is None:
+            raise LanguageRequired(f"say which language is spoken: lang={_spoken(snapshot)}")
+        key = language_key(language)
+        found = snapshot.languages.get(key, ()) if key else ()
+        if not found and key and "-" not in key:
+            found = tuple(a for a in snapshot.adapters.values() if _key(a).partition("-")[0] == key)
+        if not found:
+            meant = f"{language[:80]!r} ({language_name(key)})" if key else f"{language[:80]!r}"
+            raise UnknownLanguage(f"no adapter for the language {meant}; there are: {_spoken(snapshot)}")
+        tag = language_tag(language)
+        if tag != key:
+            found = tuple(a for a in found if a.record.language == tag) or found
+        if len(found) > 1:
+            found = tuple(a for a in found if a.record.default) or found
+        if len(found) > 1:
+            names = _listed([adapter.name for adapter in found])
+            raise AmbiguousLanguage(f"several adapters for the language {key}, say which: adapter={names}")
+        return found[0]
+
+    def load(self, adapter: RegisteredAdapter) -> LoadedAdapter:
+        """Its weights, read and checked against the backbone. Raises :class:`AdapterError`."""
+        return adapter.store.load(adapter.record, hidden_size=self.hidden_size, layer_count=self.layer_count)
+
+
+def _by_name(snapshot: Snapshot, name: str, language: str | None) -> RegisteredAdapter:
+    adapter = snapshot.adapters.get(name)
+    if adapter is None:
+        reasons = [f"it was refused: {refused.error.reason}" for refused in snapshot.refused if refused.name == name]
+        there_is = reasons[0] if reasons else f"there are: {_listed(list(snapshot.adapters))}"
+        raise UnknownAdapter(f"no adapter {name[:80]!r}; {there_is}")
+    spoken = adapter.record.language
+    if language is not None and language_key(language) not in (_key(adapter), _key(adapter).partition("-")[0]):
+        raise UnknownAdapter(f"the adapter {name!r} is for {spoken!r}, not for the language {language[:80]!r}")
+    return adapter
+
+
+def _key(adapter: RegisteredAdapter) -> str:
+    key = language_key(adapter.record.language)
+    assert key is not None, "a record's language was checked when it was read"
+    return key
+
+
+def _spoken(snapshot: Snapshot) -> str:
+    return _listed(list(snapshot.languages))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more if names else "none"

@@ -1,0 +1,295 @@
+"""Adapters on disk: published whole or not at all, checked before they are worn.
+
+    FOLDER/NAME/adapter.json                what the adapter is; naming it is what publishes a version
+    FOLDER/NAME/weights-HASH.safetensors    named by content, never changed
+    FOLDER/NAME/vocab-HASH.json
+
+A version's files are written to a free place, synced and read back as any load would, before ``os.replace`` of
+``adapter.json`` names them. A crash at any instant leaves the old version or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from adapters.adapter import expected_shapes
+from adapters.config import AdapterConfig
+from adapters.errors import AdapterCorrupt, AdapterFormatError, AdapterMismatch, DataError, UnknownAdapter
+from adapters.record import DTYPES, AdapterRecord, StoredFile, check_name
+from adapters.vocab import Vocab
+
+_RECORD = "adapter.json"
+_MAX_RECORD_BYTES = 1 << 20
+# What a writer may leave behind; nothing else in a folder is ever deleted.
+_OURS = re.compile(r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|adapter\.json)(\.[0-9a-f]{16})?")
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """One version of an adapter in host memory, checked: its tensors by name, as stored, and what its head can say."""
+
+    record: AdapterRecord
+    tensors: dict[str, torch.Tensor]
+    vocab: Vocab
+
+
+class AdapterStore:
+    """The adapters in one folder. Any number of processes may read and publish at once; writers take turns."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"AdapterStore({str(self.folder)!r})"
+
+    def names(self) -> tuple[str, ...]:
+        """Folders with a commit record, sorted, whether or not it makes sense: :meth:`record` tells."""
+        if not self.folder.exists():
+            return ()
+        with os.scandir(self.folder) as entries:
+            return tuple(sorted(e.name for e in entries if e.name[0] != "." and os.path.lexists(Path(e.path, _RECORD))))
+
+    def record(self, name: str) -> AdapterRecord:
+        """The record of the current version. Reads nothing else, so that thousands are cheap.
+
+        Raises :class:`UnknownAdapter`, or :class:`AdapterFormatError` with what is wrong.
+        """
+        check_name(name)
+        try:
+            content = self._read(name, _RECORD, _MAX_RECORD_BYTES)
+        except FileNotFoundError:
+            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
+        except OSError as error:
+            raise AdapterFormatError(name, f"{_RECORD} cannot be read: {error}") from error
+        return AdapterRecord.from_json(name, content)
+
+    def load(self, record: AdapterRecord, *, hidden_size: int, layer_count: int) -> LoadedAdapter:
+        """Read the version that ``record`` is of, current or not.
+
+        Raises :class:`AdapterCorrupt` where a file is missing or another than the record's, :class:`AdapterFormatError`
+        where its content is not of the form, :class:`AdapterMismatch` where names, shapes or types of its tensors are
+        not those of such an adapter on a backbone of this size.
+        """
+        name = record.name
+        content = self._content(name, record.vocab)
+        try:
+            vocab = Vocab.from_json(content)
+        except DataError as error:
+            raise AdapterFormatError(name, f"{record.vocab.name}: {error}") from error
+        content = self._content(name, record.weights)
+        try:
+            tensors = safetensors.torch.load(content)
+        except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise AdapterFormatError(name, f"{record.weights.name} is not safetensors: {error}") from error
+        _check(name, record.config, record.dtype, tensors, vocab, hidden_size, layer_count)
+        return LoadedAdapter(record, tensors, vocab)
+
+    def publish(
+        self,
+        name: str,
+        tensors: Mapping[str, torch.Tensor],
+        vocab: Vocab,
+        *,
+        language: str,
+        config: AdapterConfig,
+        hidden_size: int,
+        layer_count: int,
+        fingerprint: str | None,
+        default: bool = False,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+        training: Mapping[str, Any] | None = None,
+        licence: str | None = None,
+        synthetic: bool = False,
+    ) -> AdapterRecord:
+        """Write a version of the adapter ``name`` and make it the current one; tensors keep their type.
+
+        Raises as :meth:`load` does, before anything changes.
+        """
+        dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.") if tensors else ""
+        _check(name, config, dtype, tensors, vocab, hidden_size, layer_count)
+        weights = safetensors.torch.save({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)})
+        tokens = vocab.to_json().encode()
+        record = AdapterRecord(
+            name=name,
+            language=language,
+            config=config,
+            weights=StoredFile.of("weights", "safetensors", weights),
+            vocab=StoredFile.of("vocab", "json", tokens),
+            dtype=dtype,
+            default=default,
+            fingerprint=fingerprint,
+            metrics=metrics or {},
+            training=training or {},
+            licence=licence,
+            synthetic=synthetic,
+        )
+        record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
+        committed = record.to_json().encode()
+        if len(committed) > _MAX_RECORD_BYTES:
+            raise AdapterFormatError(name, f"a record of {len(committed)} bytes; {_MAX_RECORD_BYTES} are allowed")
+        with self._writing():
+            folder = self.folder / name
+            folder.mkdir(exist_ok=True)
+            self._check_inside(name, folder)
+            _sync(self.folder)
+            _write(folder / record.weights.name, weights)
+            _write(folder / record.vocab.name, tokens)
+            self.load(record, hidden_size=hidden_size, layer_count=layer_count)
+            _write(folder / _RECORD, committed)
+        return record
+
+    def remove(self, name: str) -> None:
+        """Unpublish ``name``. Its files stay for who still loads them, until :meth:`sweep`.
+
+        Raises :class:`UnknownAdapter`."""
+        check_name(name)
+        with self._writing():
+            self._check_inside(name, self.folder / name)
+            try:
+                (self.folder / name / _RECORD).unlink()
+            except FileNotFoundError:
+                raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
+            _sync(self.folder / name)
+
+    def sweep(self, grace_s: float) -> tuple[Path, ...]:
+        """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers.
+
+        A folder whose record cannot be read is left as it is. Returns what was deleted.
+        """
+        deleted: list[Path] = []
+        with self._writing():
+            for folder in sorted(self.folder.iterdir()):
+                if folder.is_symlink() or not folder.is_dir():
+                    continue
+                try:
+                    record = self.record(folder.name)
+                    kept = {_RECORD, record.weights.name, record.vocab.name}
+                except UnknownAdapter:
+                    kept = set()
+                except AdapterFormatError:
+                    continue
+                # A record replaced or removed touches the folder: that is when its files stopped being named.
+                if folder.stat().st_mtime > time.time() - grace_s:
+                    continue
+                old = [path for path in sorted(folder.iterdir()) if _ours(path) and path.name not in kept]
+                for path in old:
+                    path.unlink()
+                deleted += old
+                if not kept and not any(folder.iterdir()):
+                    folder.rmdir()
+                    deleted.append(folder)
+        return tuple(deleted)
+
+    def _content(self, name: str, stored: StoredFile) -> bytes:
+        """What is hashed is what is parsed: the file is read once."""
+        try:
+            content = self._read(name, stored.name, stored.size_bytes)
+        except FileNotFoundError:
+            raise AdapterCorrupt(name, f"{stored.name} is missing") from None
+        except OSError as error:
+            raise AdapterCorrupt(name, f"{stored.name} cannot be read: {error}") from error
+        if len(content) != stored.size_bytes:
+            raise AdapterCorrupt(name, f"{stored.name} is shorter than the {stored.size_bytes} bytes of its record")
+        if sha256(content).hexdigest() != stored.sha256:
+            raise AdapterCorrupt(name, f"{stored.name} does not hold what its hash says")
+        return content
+
+    def _read(self, name: str, file: str, max_bytes: int) -> bytes:
+        path = self.folder / name / file
+        self._check_inside(name, path)
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise OSError("not a regular file")
+        with path.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size > max_bytes:
+                raise OSError(f"{size} bytes, and at most {max_bytes} were expected")
+            return opened.read(max_bytes)
+
+    def _check_inside(self, name: str, path: Path) -> None:
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError) as error:
+            raise AdapterFormatError(name, f"{path.name} leads nowhere: {error}") from error
+        if not resolved.is_relative_to(self.folder.resolve() / name):
+            raise AdapterFormatError(name, f"{path.name} is a link that leaves the folder of the adapter")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time, of all processes: else a sweep could take files that a publish is about to name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _check(
+    name: str,
+    config: AdapterConfig,
+    dtype: str,
+    tensors: Mapping[str, torch.Tensor],
+    vocab: Vocab,
+    hidden_size: int,
+    layer_count: int,
+) -> None:
+    if vocab.size != config.vocab_size:
+        raise AdapterMismatch(name, f"{vocab.size} tokens in the vocabulary, {config.vocab_size} in the config")
+    if dtype not in DTYPES:
+        raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
+    try:
+        expected = expected_shapes(config, hidden_size, layer_count)
+    except (KeyError, ValueError) as error:
+        raise AdapterMismatch(name, f"no adapter of this config fits the backbone: {error}") from error
+    for key in sorted(expected.keys() ^ tensors.keys()):
+        raise AdapterMismatch(name, f"the tensor {key!r} {'is missing' if key in expected else 'has no place'}")
+    for key, shape in expected.items():
+        tensor = tensors[key]
+        if tuple(tensor.shape) != tuple(shape):
+            raise AdapterMismatch(name, f"{key} is of shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        if str(tensor.dtype) != f"torch.{dtype}":
+            raise AdapterMismatch(name, f"{key} is of {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterFormatError(name, f"{key} holds NaN or infinity")
+
+
+def _ours(path: Path) -> bool:
+    return bool(_OURS.fullmatch(path.name)) and (path.is_symlink() or path.is_file())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Appear whole or not at all: synced under a name that nothing reads, then renamed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,48 @@
+"""Kill publishers at random instants and look at what they leave: ``python -m tests.adapters.killed_publisher``.
+
+A process of its own, since it forks: FOLDER ROUNDS SEED. Prints how many of the kills left something half done.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+
+import torch
+
+from adapters.store import AdapterStore
+from tests.adapters.published import SIZES, publish
+
+SEEDS = range(4)
+
+
+def main(folder: str, rounds: int, seed: int) -> None:
+    torch.set_num_threads(1)
+    chance = random.Random(seed)
+    store = AdapterStore(folder)
+    versions = {publish(store, seed=made).version for made in SEEDS}
+    half_done = 0
+    for _ in range(rounds):
+        publisher = os.fork()
+        if publisher == 0:
+            while True:
+                publish(store, seed=chance.choice(SEEDS))
+        time.sleep(chance.uniform(0.0, 0.02))
+        os.kill(publisher, signal.SIGKILL)
+        os.waitpid(publisher, 0)
+
+        assert store.names() == ("de",)
+        record = store.record("de")
+        assert record.version in versions
+        store.load(record, **SIZES)
+        half_done += any(path.name.startswith(".") for path in (store.folder / "de").iterdir())
+        if chance.random() < 0.5:
+            store.sweep(grace_s=0.0)
+            assert len(list((store.folder / "de").iterdir())) == 3
+            store.load(record, **SIZES)
+    print(half_done)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
