@@ -1,0 +1,130 @@
+"""One adapter's weights as trainable parameters: what training wears, and the plain reference of the bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters.config import AdapterConfig
+from adapters.encoder import NORMS, Norm, Place
+from adapters.methods import METHODS
+
+
+def method_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    """The tensors that the method puts into the layers: ``layers.{i}.{place}.{tensor}`` -> shape."""
+    method = METHODS[config.method]
+    return {
+        f"layers.{layer}.{place}.{name}": shape
+        for layer in config.layers
+        for place in method.PLACES
+        for name, shape in method.shapes(config, hidden_size).items()
+    }
+
+
+def norm_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
+    """The trained copies of the backbone's layer norms: ``layers.{i}.{norm}.{weight|bias}`` -> shape."""
+    return {
+        f"layers.{layer}.{norm}.{part}": (hidden_size,)
+        for layer in config.norm_layers(layer_count)
+        for norm in NORMS
+        for part in ("weight", "bias")
+    }
+
+
+def head_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    """The CTC head."""
+    return {"head.weight": (config.vocab_size, hidden_size), "head.bias": (config.vocab_size,)}
+
+
+def expected_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
+    """Every tensor of an adapter on a backbone of ``layer_count`` layers of ``hidden_size``, as on disk.
+
+    Raises ``ValueError`` for a method that nobody knows or layers that the backbone does not have.
+    """
+    if config.method not in METHODS:
+        raise ValueError(f"unknown method {config.method!r}; there are {', '.join(sorted(METHODS))}")
+    if config.layers and config.layers[-1] >= layer_count:
+        raise ValueError(f"layer {config.layers[-1]} is adapted, but the backbone has layers 0 to {layer_count - 1}")
+    return {
+        **method_shapes(config, hidden_size),
+        **norm_shapes(config, hidden_size, layer_count),
+        **head_shapes(config, hidden_size),
+    }
+
+
+def parameter_count(config: AdapterConfig, hidden_size: int, layer_count: int) -> int:
+    """Trained parameters of an adapter: method, norms and head."""
+    shapes = expected_shapes(config, hidden_size, layer_count).values()
+    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+class Adapter(nn.Module):
+    """One adapter, worn by every row. Implements :class:`~adapters.encoder.Worn`.
+
+    ``norms`` start as copies of the backbone's, which :meth:`start_from` takes over.
+    """
+
+    def __init__(self, config: AdapterConfig, hidden_size: int, layer_count: int) -> None:
+        """Raises ``ValueError`` where the configuration does not fit the backbone's sizes."""
+        super().__init__()
+        self.config = config
+        self.lowest_layer = config.lowest_layer(layer_count)
+        self._method = METHODS[config.method]
+        self._shapes = expected_shapes(config, hidden_size, layer_count)
+        for name, shape in self._shapes.items():
+            self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape)))
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                self._start(name, tensor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor under its name on disk."""
+        return {name: self._parameters[_attribute(name)] for name in self._shapes}  # type: ignore[misc]
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy values in, from names on disk. Raises ``KeyError`` for a missing tensor."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(tensors[name])
+
+    def start_from(self, layers: nn.ModuleList) -> None:
+        """Copy the layer norms of the backbone's ``layers``: where training them starts."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                _, *path = name.split(".")
+                if len(path) == 3 and path[1] in NORMS:
+                    tensor.copy_(getattr(getattr(layers[int(path[0])], path[1]), path[2]))
+
+    def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
+        weight = self._parameters.get(_attribute(f"layers.{layer}.{which}.weight"))
+        if weight is None:
+            return base(x)  # type: ignore[no-any-return]
+        bias = self._parameters[_attribute(f"layers.{layer}.{which}.bias")]
+        return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
+
+    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
+        if layer not in self.config.layers or place not in self._method.PLACES:
+            return x
+        prefix = f"layers.{layer}.{place}."
+        found = {name.removeprefix(prefix): t for name, t in self.tensors().items() if name.startswith(prefix)}
+        return self._method.one(x, found)
+
+    def head(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._parameters["head__weight"], self._parameters["head__bias"])  # type: ignore[arg-type]
+
+    def _start(self, name: str, tensor: Tensor) -> None:
+        *place, last = name.split(".")
+        if place[0] == "head":
+            nn.init.normal_(tensor, std=0.02) if last == "weight" else tensor.zero_()
+        elif place[-1] in NORMS:
+            tensor.fill_(1.0 if last == "weight" else 0.0)
+        else:
+            self._method.start(".".join(name.split(".")[3:]), tensor)
+
+
+def _attribute(name: str) -> str:
+    """torch's parameter names hold no dots."""
+    return name.replace(".", "__")

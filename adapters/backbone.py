@@ -1,0 +1,124 @@
+"""A backbone on disk: load it to drive it, and know it again (its fingerprint)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn.utils import parametrize
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+from adapters.encoder import BackboneConfig, Encoder
+from adapters.errors import BackboneError
+
+_MODELS = {"wav2vec2": (Wav2Vec2Config, Wav2Vec2Model), "hubert": (HubertConfig, HubertModel)}
+
+# what decides, besides the weights, what comes out of a backbone
+_STRUCTURE = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "do_stable_layer_norm",
+    "feat_extract_norm",
+    "feat_extract_activation",
+    "conv_dim",
+    "conv_kernel",
+    "conv_stride",
+    "conv_bias",
+    "num_conv_pos_embeddings",
+    "num_conv_pos_embedding_groups",
+)
+
+# parts of a checkpoint that are not the backbone
+_NOT_BACKBONE = ("lm_head.", "quantizer.", "project_", "masked_spec_embed", "adapter_layer.", "classifier.", "projector.")
+
+
+def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
+    """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
+
+    The weight norm of the positional convolution is folded into its weight: the same output for less work.
+    Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone.
+    """
+    config = read_config(folder)
+    _weights_file(folder)
+    model_class = _MODELS[config.model_type][1]
+    try:
+        model = model_class.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(f"{folder}: the weights do not load: {error}") from error
+    encoder = Encoder(model)
+    fold_weight_norm(encoder)
+    return encoder.requires_grad_(False).eval().to(device)
+
+
+def read_config(folder: Path) -> BackboneConfig:
+    """The configuration in ``folder``. Raises :class:`~adapters.errors.BackboneError` where there is none of a kind
+    that the encoder can drive."""
+    path = folder / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BackboneError(f"{folder}: no config.json; a backbone is a folder in Hugging Face layout") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BackboneError(f"{path}: not readable as JSON: {error}") from error
+    kind = data.get("model_type") if isinstance(data, dict) else None
+    if kind not in _MODELS:
+        raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_MODELS)}")
+    config = _MODELS[kind][0].from_dict(data)
+    if getattr(config, "conv_pos_batch_norm", False):
+        raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
+    return config
+
+
+def fold_weight_norm(encoder: Encoder) -> None:
+    """Replace the weight norm of the positional convolution by the weight that it amounts to."""
+    conv = encoder.model.encoder.pos_conv_embed.conv
+    if parametrize.is_parametrized(conv, "weight"):
+        parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
+
+
+def fingerprint(folder: Path) -> str:
+    """What an adapter remembers its backbone by: 16 hex digits over the structure and the weights.
+
+    Taken over the file's tensors as float32 under canonical names, before folding, fusing or casting to the dtype that
+    serves; heads, quantisers and adapters that a checkpoint may carry do not count.
+    Raises :class:`~adapters.errors.BackboneError`.
+    """
+    config = read_config(folder)
+    digest = hashlib.sha256()
+    structure = {name: getattr(config, name) for name in _STRUCTURE}
+    digest.update(json.dumps(structure, sort_keys=True, default=list).encode())
+    with safe_open(_weights_file(folder), framework="pt") as file:
+        names = {_canonical(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
+        for canonical in sorted(names):
+            if not canonical.startswith(_NOT_BACKBONE) and not any(part in canonical for part in (".adapter_layer.",)):
+                tensor: Tensor = file.get_tensor(names[canonical])
+                digest.update(f"{canonical}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _canonical(name: str) -> str:
+    """One name for a tensor whatever wrapped the model when it was saved, and whichever torch named its weight norm."""
+    for prefix in _MODELS:
+        name = name.removeprefix(f"{prefix}.")
+    name = name.replace("parametrizations.weight.original0", "weight_g")
+    return name.replace("parametrizations.weight.original1", "weight_v")
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        pickled = "; pytorch_model.bin is a pickle, which is never loaded" if (folder / "pytorch_model.bin").exists() else ""
+        raise BackboneError(f"{folder}: no model.safetensors{pickled}")
+    return path

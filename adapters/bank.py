@@ -1,0 +1,295 @@
+"""Many adapters side by side on the device: stacked weights in pools of one shape, and what a batch wears of them.
+
+A *pool* holds tensors of one shape set stacked by slot: one pool for each shape of a method (size and layers), one for
+each set of norm layers, one a vocabulary class for heads. A 16-wide adapter never pays for a 256-wide one, and a row
+that wears nothing in a pool costs nothing there. An adapter's *seat* names its slot in each pool that it needs.
+
+A slot's contents never change while a seat names it; seating writes only slots that nobody names. Who may take a seat
+back, and when, is decided by whoever counts the references (the engine's residency).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters.adapter import head_shapes, method_shapes, norm_shapes
+from adapters.config import AdapterConfig
+from adapters.encoder import Norm, Place
+from adapters.errors import BankFull
+from adapters.methods import METHODS
+
+HEAD_CLASS = 16
+_FIRST_SLOTS = 8
+
+PoolKey = tuple[object, ...]
+
+
+class Pool:
+    """Tensors of one shape set, stacked by slot in one buffer, so that seating is one contiguous copy.
+
+    The buffer grows by doubling up to ``limit`` slots. A batch keeps the views that it started with: growing copies, and
+    what a named slot holds never changes, so both say the same.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], limit: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._shapes = dict(shapes)
+        self._width = sum(math.prod(shape) for shape in shapes.values())
+        self._limit = limit
+        self._buffer = torch.zeros(min(_FIRST_SLOTS, limit), self._width, device=device, dtype=dtype)
+        self._free = list(range(self._buffer.shape[0]))
+        self.views = self._split()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the buffer takes on the device."""
+        return self._buffer.numel() * self._buffer.element_size()
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one slot."""
+        return self._width * self._buffer.element_size()
+
+    def take(self, tensors: Mapping[str, Tensor]) -> int:
+        """Write ``tensors`` to a free slot and name it. Raises :class:`~adapters.errors.BankFull`."""
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        packed = torch.cat([tensors[name].reshape(-1).to(self._buffer.dtype) for name in self._shapes])
+        if self._buffer.is_cuda:
+            packed = packed.pin_memory()
+        self._buffer[slot].copy_(packed, non_blocking=True)
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """The slot may be written again."""
+        self._free.append(slot)
+
+    def _grow(self) -> None:
+        slots = self._buffer.shape[0]
+        wider = min(slots * 2, self._limit)
+        if wider == slots:
+            raise BankFull(f"all {slots} slots of a pool are taken; raise the number of device slots or wait for one")
+        buffer = torch.zeros(wider, self._width, device=self._buffer.device, dtype=self._buffer.dtype)
+        buffer[:slots].copy_(self._buffer)
+        self._buffer = buffer
+        self._free = list(range(slots, wider))
+        self.views = self._split()
+
+    def _split(self) -> dict[str, Tensor]:
+        views, begin = {}, 0
+        for name, shape in self._shapes.items():
+            end = begin + math.prod(shape)
+            views[name] = self._buffer[:, begin:end].unflatten(1, shape)
+            begin = end
+        return views
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where one adapter sits: its slot in the pool of its method, its norms and its head (None where it has none)."""
+
+    config: AdapterConfig
+    lowest_layer: int
+    head: tuple[PoolKey, int]
+    method: tuple[PoolKey, int] | None = None
+    norms: tuple[PoolKey, int] | None = None
+
+
+@dataclass
+class Bank:
+    """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
+
+    ``limit``: slots a pool may grow to. ``seat`` and ``unseat`` may be called from any thread.
+    """
+
+    hidden_size: int
+    layer_count: int
+    limit: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        self._pools: dict[PoolKey, Pool] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pools on the device."""
+        return sum(pool.bytes for pool in self._pools.values())
+
+    def seat(self, config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Seat:
+        """Copy an adapter (tensors named as on disk) to free slots.
+
+        Raises :class:`~adapters.errors.BankFull`, with nothing taken.
+        """
+        wanted = self._wanted(config, tensors)
+        taken: dict[str, tuple[PoolKey, int]] = {}
+        with self._lock:
+            try:
+                for role, (key, shapes, values) in wanted.items():
+                    if key not in self._pools:
+                        self._pools[key] = Pool(shapes, self.limit, self.device, self.dtype)
+                    taken[role] = (key, self._pools[key].take(values))
+            except BankFull:
+                for key, slot in taken.values():
+                    self._pools[key].give_back(slot)
+                raise
+        lowest = config.lowest_layer(self.layer_count)
+        return Seat(config, lowest, taken["head"], taken.get("method"), taken.get("norms"))
+
+    def unseat(self, seat: Seat) -> None:
+        """Free the slots of ``seat``, which no batch may wear any more."""
+        with self._lock:
+            for place in (seat.head, seat.method, seat.norms):
+                if place is not None:
+                    self._pools[place[0]].give_back(place[1])
+
+    def dress(self, seats: Sequence[Seat]) -> BatchAdapters:
+        """What the rows of a batch wear: row i wears ``seats[i]``."""
+        with self._lock:
+            return BatchAdapters(
+                rows=len(seats),
+                lowest_layer=min(seat.lowest_layer for seat in seats),
+                method=self._worn([seat.method for seat in seats]),
+                norms=self._worn([seat.norms for seat in seats]),
+                heads=self._worn([seat.head for seat in seats]),
+            )
+
+    def _wanted(
+        self, config: AdapterConfig, tensors: Mapping[str, Tensor]
+    ) -> dict[str, tuple[PoolKey, dict[str, tuple[int, ...]], Mapping[str, Tensor]]]:
+        classed = -(-config.vocab_size // HEAD_CLASS) * HEAD_CLASS
+        extra = classed - config.vocab_size
+        head = {
+            "head.weight": F.pad(tensors["head.weight"], (0, 0, 0, extra)),
+            "head.bias": F.pad(tensors["head.bias"], (0, extra), value=-math.inf),
+        }
+        size = self.hidden_size
+        wanted: dict[str, tuple[PoolKey, dict[str, tuple[int, ...]], Mapping[str, Tensor]]] = {
+            "head": (("head", classed), {"head.weight": (classed, size), "head.bias": (classed,)}, head)
+        }
+        inside = method_shapes(config, size)
+        if inside:
+            options = tuple(sorted(config.options.items()))
+            wanted["method"] = ((config.method, config.size, config.layers, options), inside, tensors)
+        norms = norm_shapes(config, size, self.layer_count)
+        if norms:
+            wanted["norms"] = (("norms", config.norm_layers(self.layer_count)), norms, tensors)
+        assert head_shapes(config, size).keys() == head.keys()
+        return wanted
+
+    def _worn(self, places: Sequence[tuple[PoolKey, int] | None]) -> tuple[_WornPool, ...]:
+        rows: dict[PoolKey, list[int]] = {}
+        for row, place in enumerate(places):
+            if place is not None:
+                rows.setdefault(place[0], []).append(row)
+        return tuple(
+            _WornPool(
+                key=key,
+                views=self._pools[key].views,
+                rows=None if len(found) == len(places) else self._indices(found),
+                slots=self._slots([places[row][1] for row in found]),  # type: ignore[index]
+            )
+            for key, found in rows.items()
+        )
+
+    def _slots(self, slots: list[int]) -> Tensor | int:
+        return slots[0] if len(set(slots)) == 1 else self._indices(slots)
+
+    def _indices(self, values: list[int]) -> Tensor:
+        return torch.tensor(values).to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class _WornPool:
+    """What a batch wears of one pool. ``rows``: which of its rows, None for all. ``slots``: the slot of each such row,
+    or one number where all share it."""
+
+    key: PoolKey
+    views: Mapping[str, Tensor]
+    rows: Tensor | None
+    slots: Tensor | int
+
+    def pick(self, name: str) -> Tensor:
+        """The tensor ``name`` of the one shared slot, (...), or of each row's, (R, ...)."""
+        view = self.views[name]
+        return view[self.slots] if isinstance(self.slots, int) else view.index_select(0, self.slots)
+
+    @property
+    def shared(self) -> bool:
+        return isinstance(self.slots, int)
+
+
+@dataclass(frozen=True)
+class BatchAdapters:
+    """What each row of one batch wears. Implements :class:`~adapters.encoder.Worn`.
+
+    Row i of every result equals what :class:`~adapters.adapter.Adapter` with row i's weights gives for row i alone.
+    """
+
+    rows: int
+    lowest_layer: int
+    method: tuple[_WornPool, ...]
+    norms: tuple[_WornPool, ...]
+    heads: tuple[_WornPool, ...]
+
+    def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
+        names = [f"layers.{layer}.{which}.{part}" for part in ("weight", "bias")]
+        pools = [pool for pool in self.norms if names[0] in pool.views]
+        if not pools:
+            return base(x)  # type: ignore[no-any-return]
+        only = pools[0]
+        if only.rows is None and only.shared:
+            return F.layer_norm(x, base.normalized_shape, only.pick(names[0]), only.pick(names[1]), base.eps)
+        scale, shift = self._rowwise(base.weight, names[0], pools), self._rowwise(base.bias, names[1], pools)
+        return torch.addcmul(shift[:, None], F.layer_norm(x, base.normalized_shape, eps=base.eps), scale[:, None])
+
+    def _rowwise(self, base: Tensor, name: str, pools: list[_WornPool]) -> Tensor:
+        """(D,) of the backbone -> (B, D), each row's own where it has one."""
+        if pools[0].rows is None:
+            return pools[0].pick(name)
+        each = base.repeat(self.rows, 1)
+        for pool in pools:
+            assert pool.rows is not None
+            each[pool.rows] = pool.pick(name)
+        return each
+
+    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
+        prefix = f"layers.{layer}.{place}."
+        for pool in self.method:
+            names = [name for name in pool.views if name.startswith(prefix)]
+            if not names:
+                continue
+            method = METHODS[str(pool.key[0])]
+            weights = {name.removeprefix(prefix): pool.pick(name) for name in names}
+            apply = method.one if pool.shared else method.many
+            if pool.rows is None:
+                return apply(x, weights)
+            x = x.index_copy(0, pool.rows, apply(x.index_select(0, pool.rows), weights))
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        if len(self.heads) == 1:
+            return self._logits(self.heads[0], x)
+        widest = max(pool.views["head.bias"].shape[1] for pool in self.heads)
+        logits = x.new_full((*x.shape[:2], widest), -math.inf)
+        for pool in self.heads:
+            assert pool.rows is not None
+            part = self._logits(pool, x.index_select(0, pool.rows))
+            logits[pool.rows, :, : part.shape[2]] = part
+        return logits
+
+    def _logits(self, pool: _WornPool, x: Tensor) -> Tensor:
+        weight, bias = pool.pick("head.weight"), pool.pick("head.bias")
+        if pool.shared:
+            return F.linear(x, weight, bias)
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))  # (R, T, V)

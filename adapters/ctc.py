@@ -1,0 +1,124 @@
+"""From logits to words: greedy CTC decoding with times and confidence (Graves et al. 2006).
+
+The device reduces logits to one token and one probability a frame; those small arrays, joined over the windows of a
+long recording, are all that the host needs for a transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapters.vocab import Vocab
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word: its text, begin and end in seconds from the start of the audio, and a confidence in 0..1."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said. ``confidence`` is the mean over the words' letters, None where nothing was said."""
+
+    text: str
+    words: tuple[Word, ...]
+    duration_s: float
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class BestPath:
+    """The best token of each frame and its probability: ``ids`` (T,) int32, ``probabilities`` (T,) float32."""
+
+    ids: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.ids.size)
+
+    def slice(self, begin: int, end: int) -> BestPath:
+        """Frames ``begin`` up to ``end``."""
+        return BestPath(self.ids[begin:end], self.probabilities[begin:end])
+
+    @classmethod
+    def blanks(cls, frames: int, blank: int) -> BestPath:
+        """Frames in which nothing is said."""
+        return cls(np.full(frames, blank, dtype=np.int32), np.ones(frames, dtype=np.float32))
+
+    @classmethod
+    def join(cls, parts: Iterable[BestPath]) -> BestPath:
+        """One path after the other."""
+        kept = list(parts)
+        if not kept:
+            return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+        return cls(np.concatenate([p.ids for p in kept]), np.concatenate([p.probabilities for p in kept]))
+
+
+def best_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V), -inf beyond a row's own vocabulary -> best token (B, T) int32 and its probability (B, T).
+
+    The softmax is taken in float32 over the row's own vocabulary alone, since exp(-inf) is 0.
+    """
+    wide = logits.float()
+    best, ids = wide.max(dim=2)
+    return ids.to(torch.int32), torch.exp(best - torch.logsumexp(wide, dim=2))
+
+
+def transcript(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) -> Transcript:
+    """Collapse repeats, drop blanks, part words.
+
+    ``frame_s``: seconds a frame (0.02). A word begins with the first frame of its first letter and ends with the last
+    frame of its last one; its confidence is the mean over its letters of each letter's best frame.
+    """
+    words: list[Word] = []
+    letters: list[_Letter] = []
+    for letter in _letters(path, vocab):
+        if letter.text == " ":
+            _close(letters, words, frame_s, duration_s)
+        else:
+            letters.append(letter)
+    _close(letters, words, frame_s, duration_s)
+    sizes = [len(word.text) for word in words]
+    confidence = None
+    if words:
+        confidence = float(np.average([word.confidence for word in words], weights=sizes))
+    return Transcript(" ".join(word.text for word in words), tuple(words), duration_s, confidence)
+
+
+@dataclass(frozen=True)
+class _Letter:
+    text: str
+    first: int
+    last: int
+    probability: float
+
+
+def _letters(path: BestPath, vocab: Vocab) -> Iterable[_Letter]:
+    if not len(path):
+        return
+    begins = np.flatnonzero(np.diff(path.ids, prepend=-1))
+    ends = np.append(begins[1:], len(path))
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        token = int(path.ids[begin])
+        text = "" if token == vocab.blank else vocab.token_text(token)
+        if text:
+            yield _Letter(text, begin, end - 1, float(path.probabilities[begin:end].max()))
+
+
+def _close(letters: list[_Letter], words: list[Word], frame_s: float, duration_s: float) -> None:
+    if letters:
+        text = "".join(letter.text for letter in letters)
+        confidence = sum(letter.probability for letter in letters) / len(letters)
+        start_s, end_s = letters[0].first * frame_s, min((letters[-1].last + 1) * frame_s, duration_s)
+        words.append(Word(text, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4)))
+    letters.clear()

@@ -1,0 +1,168 @@
+"""From samples to the first hidden states: normalise, pad, convolve, project. Padding never leaks into a row.
+
+Two leaks are closed here. Zero mean and unit variance are taken over each window before it is padded, never over the
+padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run over time, runs over the
+valid frames alone. Every other operation of the front end is local to a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SAMPLE_RATE = 16_000
+NORMALISE_EPS = 1e-7
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The lengths of the convolutions: kernel and stride of each, first to last."""
+
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def frames(self, samples: int) -> int:
+        """How many frames come out of ``samples`` samples; 0 where there are fewer than :attr:`receptive_field`."""
+        return self.lengths(samples)[-1]
+
+    def lengths(self, samples: int) -> list[int]:
+        """The length after each convolution."""
+        found, length = [], samples
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            length = (length - kernel) // stride + 1 if length >= kernel else 0
+            found.append(length)
+        return found
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next (320 for every published wav2vec 2.0: 20 ms)."""
+        return int(np.prod(self.strides))
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees (400 for every published wav2vec 2.0: 25 ms)."""
+        field, step = 1, 1
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            field += (kernel - 1) * step
+            step *= stride
+        return field
+
+    def samples(self, frames: int) -> int:
+        """The fewest samples that make ``frames`` frames."""
+        return (frames - 1) * self.hop + self.receptive_field if frames else 0
+
+
+@dataclass(frozen=True)
+class PaddedAudio:
+    """Windows of several rows in one tensor.
+
+    ``samples``: (B, N) float32, zeros behind each row's end. ``lengths``: the valid samples of each row, on the host,
+    so that no step has to ask the device.
+    """
+
+    samples: Tensor
+    lengths: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> PaddedAudio:
+        """The same on another device; the copy does not block where the source is pinned."""
+        return PaddedAudio(self.samples.to(device, non_blocking=True), self.lengths)
+
+
+def normalise(samples: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over one window, (N,) -> (N,) float32, as the checkpoints were trained with.
+
+    Computed before padding: over a padded batch a short row would be scaled by its neighbours' silence.
+    """
+    wide = samples.astype(np.float64)
+    return ((wide - wide.mean()) / np.sqrt(wide.var() + NORMALISE_EPS)).astype(np.float32)
+
+
+def pad(windows: Sequence[np.ndarray], *, normalised: bool = True, multiple: int = 1) -> PaddedAudio:
+    """Rows of different length -> one :class:`PaddedAudio`.
+
+    ``normalised``: bring each window to zero mean and unit variance first (a checkpoint's ``do_normalize``).
+    ``multiple``: round the common length up to a multiple of so many samples.
+    Raises ``ValueError`` for no windows or an empty one: rows without a frame never enter a batch.
+    """
+    if not windows or any(w.ndim != 1 or not w.size for w in windows):
+        raise ValueError("a batch needs at least one window, each of shape (N,) with N > 0")
+    width = max(w.size for w in windows)
+    width = -(-width // multiple) * multiple
+    samples = np.zeros((len(windows), width), dtype=np.float32)
+    for row, window in enumerate(windows):
+        samples[row, : window.size] = normalise(window) if normalised else window
+    return PaddedAudio(torch.from_numpy(samples), tuple(w.size for w in windows))
+
+
+def valid_mask(lengths: Sequence[int], width: int, device: torch.device | str) -> Tensor | None:
+    """(B, width) bool, True on valid positions; None where every row is full, so that nothing needs a mask."""
+    if all(length == width for length in lengths):
+        return None
+    ends = torch.tensor(lengths).to(device, non_blocking=True)
+    return torch.arange(width, device=device)[None, :] < ends[:, None]
+
+
+def masked_group_norm(x: Tensor, norm: nn.GroupNorm, valid: Tensor | None) -> Tensor:
+    """Group norm with one group a channel, over each row's valid frames only.
+
+    Semantics: x (B, C, T), valid (B, T) bool or None for all -> (B, C, T); what lies behind a row's end comes out as
+    the norm's bias and is never read. Statistics in float32 and two passes, whatever the dtype of ``x``.
+    """
+    if valid is None:
+        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
+    inside = valid[:, None, :].to(torch.float32)  # (B, 1, T)
+    count = inside.sum(dim=2, keepdim=True)  # (B, 1, 1)
+    wide = x.float()
+    mean = (wide * inside).sum(dim=2, keepdim=True) / count  # (B, C, 1)
+    centred = (wide - mean) * inside
+    variance = centred.square().sum(dim=2, keepdim=True) / count
+    scale = norm.weight.float()[None, :, None] * torch.rsqrt(variance + norm.eps)
+    return (centred * scale + norm.bias.float()[None, :, None]).to(x.dtype)
+
+
+class FrontEnd(nn.Module):
+    """The convolutions and the feature projection of a wav2vec 2.0 or HuBERT checkpoint, driven row by row safe.
+
+    ``feature_extractor`` and ``feature_projection`` are transformers' own modules, so that weights keep their names;
+    the forward is ours.
+    """
+
+    def __init__(self, feature_extractor: nn.Module, feature_projection: nn.Module, geometry: Geometry) -> None:
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.feature_projection = feature_projection
+        self.geometry = geometry
+
+    def forward(self, audio: PaddedAudio) -> tuple[Tensor, tuple[int, ...]]:
+        """audio (B, N) -> hidden states (B, T, D) and each row's valid frames. Raises ``ValueError`` for a row of
+        fewer samples than one frame needs."""
+        lengths = [self.geometry.lengths(n) for n in audio.lengths]
+        frames = tuple(row[-1] for row in lengths)
+        if min(frames) == 0:
+            raise ValueError(
+                f"a row has {min(audio.lengths)} samples; one frame needs {self.geometry.receptive_field}"
+            )
+        x = audio.samples[:, None, :].to(self._dtype)  # (B, 1, N)
+        for index, layer in enumerate(self.feature_extractor.conv_layers):  # type: ignore[arg-type,union-attr]
+            x = layer.conv(x)  # (B, C, T')
+            norm = getattr(layer, "layer_norm", None)
+            if isinstance(norm, nn.GroupNorm):
+                x = masked_group_norm(x, norm, valid_mask([row[index] for row in lengths], x.shape[2], x.device))
+            elif norm is not None:
+                x = norm(x.transpose(1, 2)).transpose(1, 2)
+            x = layer.activation(x)
+        x = x.transpose(1, 2)  # (B, T, C)
+        norm = getattr(self.feature_projection, "layer_norm", None)
+        if norm is not None:
+            x = norm(x)
+        x = self.feature_projection.projection(x)  # type: ignore[operator]  # (B, T, D)
+        return self.feature_projection.dropout(x), frames  # type: ignore[operator]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.feature_extractor.parameters()).dtype

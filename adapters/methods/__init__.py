@@ -1,0 +1,34 @@
+"""Methods of adaptation: a file each, and a line in ``METHODS``.
+
+A method is a module with ``PLACES`` (where in a layer it acts), ``shapes`` (its tensors at one place), ``start`` (their
+values before training) and the pair ``one`` and ``many``: one adapter for all rows, and a different one for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from adapters.config import AdapterConfig
+from adapters.methods import bottleneck, head_only
+
+
+class Method(Protocol):
+    """What a method's module offers; see :mod:`adapters.methods.bottleneck` for the meaning of each."""
+
+    PLACES: tuple[str, ...]
+
+    def shapes(self, config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]: ...
+
+    def start(self, name: str, tensor: Tensor) -> None: ...
+
+    def one(self, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
+
+    def many(self, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
+
+
+METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only}  # type: ignore[dict-item]
+
+__all__ = ["METHODS", "Method"]

@@ -1,0 +1,60 @@
+"""The paper's adapter: own layer norm, down, non-linearity, up, and a skip, twice in each adapted layer.
+
+``y = x + up(gelu(down(norm(x))))`` on the output of the attention and of the feed forward, before their residual
+additions (Thomas, Kessler, Karout 2022, section 2; after Houlsby et al. 2019). ``up`` starts near zero, so an untrained
+adapter leaves the backbone as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adapters.config import AdapterConfig
+
+PLACES = ("attention", "feed_forward")
+NORM_EPS = 1e-5
+_START = 1e-3
+
+
+def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors at one place of one layer: 2·D·b + b + D + 2·D parameters."""
+    return {
+        "norm.weight": (hidden_size,),
+        "norm.bias": (hidden_size,),
+        "down.weight": (config.size, hidden_size),
+        "down.bias": (config.size,),
+        "up.weight": (hidden_size, config.size),
+        "up.bias": (hidden_size,),
+    }
+
+
+def start(name: str, tensor: Tensor) -> None:
+    """Fill ``tensor`` (named as in :func:`shapes`) with its value before training: near the identity as a whole."""
+    if name == "norm.weight":
+        tensor.fill_(1.0)
+    elif name == "down.weight":
+        torch.nn.init.normal_(tensor, std=tensor.shape[1] ** -0.5)
+    elif name == "up.weight":
+        torch.nn.init.normal_(tensor, std=_START * tensor.shape[1] ** -0.5)
+    else:
+        tensor.zero_()
+
+
+def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """Semantics: x (B, T, D), one adapter's tensors as in :func:`shapes` -> (B, T, D)."""
+    y = F.layer_norm(x, x.shape[-1:], w["norm.weight"].to(x.dtype), w["norm.bias"].to(x.dtype), NORM_EPS)
+    y = F.gelu(F.linear(y, w["down.weight"], w["down.bias"]))  # (B, T, b)
+    return x + F.linear(y, w["up.weight"], w["up.bias"])
+
+
+def many(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """Semantics: x (B, T, D), the tensors of :func:`shapes` stacked over the rows, (B, ...) -> (B, T, D), where row i
+    wears ``w[...][i]``: ``torch.stack([one(x[i:i+1], {k: v[i] for k, v in w.items()})[0] for i in range(B)])``."""
+    y = F.layer_norm(x, x.shape[-1:], None, None, NORM_EPS)
+    y = torch.addcmul(w["norm.bias"][:, None], y, w["norm.weight"][:, None])
+    y = F.gelu(torch.baddbmm(w["down.bias"][:, None], y, w["down.weight"].transpose(1, 2)))  # (B, T, b)
+    return x + torch.baddbmm(w["up.bias"][:, None], y, w["up.weight"].transpose(1, 2))

@@ -1,0 +1,30 @@
+"""No adapter inside the layers: a CTC head (and norms, where the configuration names them) on the bare backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from adapters.config import AdapterConfig
+
+PLACES: tuple[str, ...] = ()
+
+
+def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    """No tensors."""
+    return {}
+
+
+def start(name: str, tensor: Tensor) -> None:
+    """Nothing to fill."""
+
+
+def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """(B, T, D) as it is."""
+    return x
+
+
+def many(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """(B, T, D) as it is."""
+    return x

@@ -1,0 +1,162 @@
+"""Clips for training: decoded once into one flat file, then drawn as shuffled batches of nearly equal length.
+
+Everything random follows from a seed, the epoch and the batch, never from a generator's history, so a resumed run
+sees exactly the batches that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from adapters.errors import DataError
+from adapters.frontend import SAMPLE_RATE
+from adapters.training.manifest import Clip
+
+
+class AudioCache:
+    """The samples of many clips in one memory-mapped int16 file, keyed by what the clips are.
+
+    Decoding FLAC again for every epoch costs more than reading; the file is written beside the manifest under a name
+    that follows from the clips' paths and sizes, so a changed corpus makes a new one.
+    """
+
+    def __init__(self, clips: Sequence[Clip], folder: Path) -> None:
+        """Raises :class:`~adapters.errors.DataError` for a file that is missing, not 16 kHz, or not mono."""
+        self.clips = list(clips)
+        key = hashlib.sha256()
+        for clip in self.clips:
+            try:
+                size = clip.path.stat().st_size
+            except OSError as error:
+                raise DataError(f"{clip.path}: listed in the manifest, but there is no such file") from error
+            key.update(f"{clip.path.name}\0{size}\0{clip.seconds}\n".encode())
+        self.key = key.hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"samples-{self.key}.i16"
+        index = folder / f"samples-{self.key}.json"
+        if not index.exists():
+            self._decode(path, index)
+        self._ends = np.array(json.loads(index.read_text()), dtype=np.int64)
+        self._samples = np.memmap(path, dtype=np.int16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def samples(self, index: int) -> np.ndarray:
+        """Clip ``index`` as (N,) float32 in -1..1."""
+        start = self._ends[index - 1] if index else 0
+        return self._samples[start : self._ends[index]].astype(np.float32) / 32768.0
+
+    def length(self, index: int) -> int:
+        """Samples of clip ``index``."""
+        return int(self._ends[index] - (self._ends[index - 1] if index else 0))
+
+    def _decode(self, path: Path, index: Path) -> None:
+        ends, total = [], 0
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("wb") as out:
+            for clip in self.clips:
+                samples, rate = soundfile.read(clip.path, dtype="int16")
+                if rate != SAMPLE_RATE or samples.ndim != 1:
+                    shape = "mono" if samples.ndim == 1 else f"{samples.shape[1]} channels"
+                    raise DataError(f"{clip.path}: {rate} Hz, {shape}; training takes {SAMPLE_RATE} Hz mono")
+                out.write(samples.tobytes())
+                total += samples.size
+                ends.append(total)
+        os.replace(temporary, path)
+        index.with_suffix(".tmp").write_text(json.dumps(ends))
+        os.replace(index.with_suffix(".tmp"), index)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a clip is varied each time that it is drawn; zeros leave it alone.
+
+    ``speed``: largest relative change of speed, pitch and formants together. ``telephone``: share of clips sent through
+    an 8 kHz mu-law line. ``noise``: share with white or pink noise added at 5 to 30 dB. ``filter``: share through a random
+    gentle tilt of the spectrum, as another microphone would.
+    """
+
+    speed: float = 0.0
+    telephone: float = 0.0
+    noise: float = 0.0
+    filter: float = 0.0
+
+    def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(N,) float32 -> (N',) float32."""
+        if self.speed:
+            factor = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.speed)))
+            samples = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
+        if self.filter and rng.random() < self.filter:
+            a = float(rng.uniform(-0.7, 0.7))
+            samples = samples + a * np.concatenate([np.zeros(1, np.float32), samples[:-1]])
+        if self.telephone and rng.random() < self.telephone:
+            samples = through_telephone(samples)
+        if self.noise and rng.random() < self.noise:
+            samples = samples + _noise(samples, rng)
+        return samples.astype(np.float32, copy=False)
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def through_telephone(samples: np.ndarray) -> np.ndarray:
+    """8 kHz, 8-bit mu-law (ITU-T G.711) and back, (N,) -> (N,) float32."""
+    narrow = soxr.resample(samples, SAMPLE_RATE, 8000, quality="LQ")
+    peak = float(np.abs(narrow).max(initial=1e-6))
+    x = narrow / peak
+    mu = 255.0
+    coded = np.round((np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) + 1) * 127.5) / 127.5 - 1
+    x = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(mu)) / mu
+    wide = soxr.resample((x * peak).astype(np.float32), 8000, SAMPLE_RATE, quality="LQ")
+    return np.resize(wide, samples.size) if wide.size >= samples.size else np.pad(wide, (0, samples.size - wide.size))
+
+
+def _noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(samples.size).astype(np.float32)
+    if rng.random() < 0.5:  # pink enough: a leaky sum of white noise
+        spectrum = np.fft.rfft(noise)
+        spectrum /= np.sqrt(np.arange(1, spectrum.size + 1))
+        noise = np.fft.irfft(spectrum, samples.size).astype(np.float32)
+    level = np.sqrt(np.mean(samples**2) / (np.mean(noise**2) + 1e-12))
+    scaled: np.ndarray = noise * (level * 10 ** (-rng.uniform(5, 30) / 20))
+    return scaled
+
+
+def epoch_batches(
+    lengths: Sequence[int], max_samples: int, *, seed: int, epoch: int, weights: Sequence[float] | None = None
+) -> list[list[int]]:
+    """The batches of one epoch: lists of clip indices, each at most ``max_samples`` when padded to its longest.
+
+    Clips are sorted by a length blurred at random, so that rows of a batch are alike but never the same company, and
+    the batches are shuffled. ``weights``: draw so many of each clip in expectation (1.0 each without it).
+    """
+    rng = np.random.default_rng([seed, epoch])
+    chosen = np.arange(len(lengths))
+    if weights is not None:
+        w = np.asarray(weights)
+        chosen = np.repeat(chosen, np.floor(w + rng.random(w.size)).astype(int))
+    blurred = np.asarray(lengths)[chosen] * np.exp(rng.normal(0, 0.1, chosen.size))
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    longest = 0
+    for index in chosen[np.argsort(blurred, kind="stable")]:
+        longest_with = max(longest, lengths[index])
+        if batch and longest_with * (len(batch) + 1) > max_samples:
+            batches.append(batch)
+            batch, longest_with = [], lengths[index]
+        batch.append(int(index))
+        longest = longest_with
+    if batch:
+        batches.append(batch)
+    rng.shuffle(batches)
+    return batches

@@ -1,0 +1,50 @@
+"""How a long run is doing: a line on the terminal, and every figure in a JSONL file that survives it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+
+class Progress:
+    """Averages what ``update`` is told and reports it every ``every`` steps.
+
+    ``audio_s`` is summed instead, for the speed in seconds of audio a second.
+    """
+
+    def __init__(self, path: Path, stage: str, steps: int, step: int, every: int = 50) -> None:
+        self._path, self._stage, self._steps, self._every = path, stage, steps, every
+        self._console = Console(stderr=True)
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._audio_s = 0.0
+        self._since = time.monotonic()
+        self._began = (self._since, step)
+
+    def update(self, step: int, *, audio_s: float, **figures: float) -> None:
+        """After step ``step``: the audio that it took and its figures."""
+        self._audio_s += audio_s
+        self._count += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if step % self._every and step != self._steps:
+            return
+        now = time.monotonic()
+        means = {name: round(total / self._count, 4) for name, total in self._sums.items()}
+        began, first = self._began
+        left_s = (now - began) / max(1, step - first) * (self._steps - step)
+        speed = self._audio_s / max(now - self._since, 1e-9)
+        self.note(step, **means, x_real_time=round(speed, 1), left_min=round(left_s / 60, 1))
+        self._sums, self._count, self._audio_s, self._since = {}, 0, 0.0, now
+
+    def note(self, step: int, **figures: Any) -> None:
+        """Record figures at once."""
+        line = {"stage": self._stage, "step": step, "of": self._steps, **figures}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        said = "  ".join(f"{name} {value}" for name, value in figures.items())
+        self._console.print(f"{self._stage} {step}/{self._steps}  {said}", highlight=False)

@@ -1,0 +1,49 @@
+"""Targets for masked prediction: k-means units over MFCC, one a frame (HuBERT's first iteration; Hsu et al. 2021, 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import kaldi_native_fbank
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+
+from adapters.frontend import SAMPLE_RATE
+
+
+def mfcc(samples: np.ndarray) -> np.ndarray:
+    """(N,) float32 -> (T, 39) float32: 13 coefficients with first and second differences, mean and variance taken out.
+
+    25 ms windows every 20 ms without padding, so T is the frame count of the backbone itself.
+    """
+    options = kaldi_native_fbank.MfccOptions()
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.frame_length_ms = 25
+    options.frame_opts.frame_shift_ms = 20
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = True
+    options.use_energy = False
+    computer = kaldi_native_fbank.OnlineMfcc(options)
+    computer.accept_waveform(SAMPLE_RATE, (samples * 32768).tolist())
+    computer.input_finished()
+    frames = np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)])
+    first = np.gradient(frames, axis=0) if len(frames) > 1 else np.zeros_like(frames)
+    second = np.gradient(first, axis=0) if len(frames) > 1 else np.zeros_like(frames)
+    features = np.concatenate([frames, first, second], axis=1)
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-3)
+    return features.astype(np.float32)
+
+
+def learn_units(features: Iterable[np.ndarray], count: int, seed: int) -> np.ndarray:
+    """Rows of (T, 39) features -> ``count`` centres, (count, 39) float32."""
+    rows = np.concatenate(list(features))
+    found = MiniBatchKMeans(count, batch_size=10_000, n_init=3, max_iter=60, random_state=seed).fit(rows)
+    centres: np.ndarray = found.cluster_centers_.astype(np.float32)
+    return centres
+
+
+def assign_units(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(T, 39) features -> (T,) int16, the nearest centre of each frame."""
+    distance = (centres**2).sum(axis=1)[None, :] - 2 * features @ centres.T
+    units: np.ndarray = distance.argmin(axis=1).astype(np.int16)
+    return units

@@ -1,0 +1,93 @@
+"""Long audio -> windows that a backbone can take, cut at pauses, lazily; and back.
+
+A window is a *core*, which is its own, and up to a second of context on either side, whose frames are computed and
+dropped. Cores begin on multiples of the backbone's hop, so the kept frames of all windows, one after the other, are the
+frames of the whole recording, and CTC collapses them as one. An hour never lies in memory whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from adapters.frontend import SAMPLE_RATE, Geometry
+
+SILENCE_DBFS = -55.0
+_LEVEL_S = 0.03
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """How long windows are. Audio up to ``longest_s`` is one window; longer audio is cut at the quietest tenth of a
+    second of the last ``search_s`` of each core. ``context_s`` is added on either side of a cut."""
+
+    longest_s: float = 16.0
+    search_s: float = 6.0
+    context_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.search_s <= self.longest_s / 2 or self.context_s < 0.1:
+            raise ValueError(f"windows of {self.longest_s} s cannot search {self.search_s} s for a pause")
+
+
+@dataclass(frozen=True)
+class Window:
+    """``samples`` (N,) float32, not normalised. Of its frames, ``keep`` from ``skip`` on are its own."""
+
+    index: int
+    samples: np.ndarray
+    skip: int
+    keep: int
+
+    @property
+    def silent(self) -> bool:
+        """Nothing in it is loud enough to be speech: scaled to unit variance, hiss would turn into letters."""
+        return level_dbfs(self.samples) < SILENCE_DBFS
+
+
+def level_dbfs(samples: np.ndarray) -> float:
+    """The loudest 30 ms of (N,) float32, RMS in dB below full scale, without the constant part."""
+    width = int(_LEVEL_S * SAMPLE_RATE)
+    centred = samples.astype(np.float64) - samples.mean()
+    if centred.size < width:
+        power = np.array([np.mean(centred**2)])
+    else:
+        sums = np.cumsum(np.concatenate([[0.0], centred**2]))
+        power = (sums[width:] - sums[:-width])[:: width // 2] / width
+    return float(10 * np.log10(max(power.max(), 1e-20)))
+
+
+def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | None = None) -> Iterator[Window]:
+    """Blocks of samples (any sizes, float32) -> windows, as soon as each is complete.
+
+    Whatever is too short for one frame at the very end belongs to no window. Nothing at all yields nothing.
+    """
+    shape = shape or WindowShape()
+    hop = geometry.hop
+    longest, context = int(shape.longest_s * SAMPLE_RATE), int(shape.context_s * SAMPLE_RATE) // hop * hop
+    context = max(context, -(-geometry.receptive_field // hop) * hop)
+    kept = np.zeros(0, dtype=np.float32)  # from `before` samples ahead of the core's begin
+    before = index = 0
+    for block in blocks:
+        kept = np.concatenate([kept, block])
+        while kept.size - before > longest + context:
+            core = _pause(kept[before : before + longest], int(shape.search_s * SAMPLE_RATE), hop)
+            yield Window(index, kept[: before + core + context], before // hop, core // hop)
+            start = max(0, before + core - context)
+            kept, before = kept[start:], before + core - start
+            index += 1
+    frames = geometry.frames(kept.size) - before // hop
+    if frames > 0:
+        yield Window(index, kept, before // hop, frames)
+
+
+def _pause(core: np.ndarray, search: int, hop: int) -> int:
+    """Where to end a core: the middle of the quietest tenth of a second in its last ``search`` samples, on a hop."""
+    width = SAMPLE_RATE // 10
+    tail = core[-search:].astype(np.float64)
+    sums = np.cumsum(np.concatenate([[0.0], tail**2]))
+    energy = (sums[width:] - sums[:-width])[::hop]
+    middle = core.size - search + int(energy.argmin()) * hop + width // 2
+    return max(hop, middle // hop * hop)
