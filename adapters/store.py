@@ -254,7 +254,7 @@ def _check(
         raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
     try:
         expected = expected_shapes(config, hidden_size, layer_count)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise AdapterMismatch(name, f"no adapter of this config fits the backbone: {error}") from error
     for key in sorted(expected.keys() ^ tensors.keys()):
         raise AdapterMismatch(name, f"the tensor {key!r} {'is missing' if key in expected else 'has no place'}")

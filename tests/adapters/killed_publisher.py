@@ -28,7 +28,7 @@ def main(folder: str, rounds: int, seed: int) -> None:
         if publisher == 0:
             while True:
                 publish(store, seed=chance.choice(SEEDS))
-        time.sleep(chance.uniform(0.0, 0.02))
+        time.sleep(chance.uniform(0.0, 0.05))
         os.kill(publisher, signal.SIGKILL)
         os.waitpid(publisher, 0)
 
