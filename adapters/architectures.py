@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
+from adapters.adapter import expected_shapes, head_shapes, method_shapes, norm_shapes
 from adapters.backbone import read_config
+from adapters.config import AdapterConfig
 from adapters.encoder import BackboneConfig
 from adapters.errors import BackboneError
 
-_LARGE = {
+_LARGE: dict[str, Any] = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
@@ -20,11 +25,13 @@ _LARGE = {
     "do_stable_layer_norm": True,
     "conv_bias": True,
 }
-_BILLION = {**_LARGE, "hidden_size": 1280, "num_hidden_layers": 48, "intermediate_size": 5120}
+_BILLION: dict[str, Any] = {**_LARGE, "hidden_size": 1280, "num_hidden_layers": 48, "intermediate_size": 5120}
 
 ARCHITECTURES: dict[str, BackboneConfig] = {
     "wav2vec2-base": Wav2Vec2Config(),
-    "wav2vec2-large": Wav2Vec2Config(**{**_LARGE, "feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}),
+    "wav2vec2-large": Wav2Vec2Config(
+        **{**_LARGE, "feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
+    ),
     "wav2vec2-large-lv60": Wav2Vec2Config(**_LARGE),
     "wav2vec2-xls-r-300m": Wav2Vec2Config(**_LARGE),
     "wav2vec2-xls-r-1b": Wav2Vec2Config(**_BILLION),
@@ -49,9 +56,43 @@ def find_architecture(name: str) -> BackboneConfig:
     )
 
 
-def backbone_parameters(config: BackboneConfig) -> int:
-    """Parameters of the backbone without a head. Counted on the meta device: nothing is allocated."""
-    model_class = HubertModel if isinstance(config, HubertConfig) else Wav2Vec2Model
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a backbone with one adapter. ``backbone`` has no head."""
+
+    backbone: int
+    adapters: int
+    norms: int
+    head: int
+
+    @property
+    def trainable(self) -> int:
+        """What training touches: adapters, norms and head."""
+        return self.adapters + self.norms + self.head
+
+    @property
+    def percent(self) -> float:
+        """Trained parameters of all, adapters and head included: the paper's figure (its section 3)."""
+        return 100 * self.trainable / (self.backbone + self.adapters + self.head)
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Plain JSON, ``percent`` to three digits."""
+        return {**asdict(self), "trainable": self.trainable, "percent": round(self.percent, 3)}
+
+
+def count_parameters(config: BackboneConfig, adapter: AdapterConfig) -> ParameterCounts:
+    """Count without allocating anything. Raises ``ValueError`` for layers that the backbone does not have."""
     with torch.device("meta"):
-        model = model_class(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        model = HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
+    size, layers = config.hidden_size, config.num_hidden_layers
+    expected_shapes(adapter, size, layers)
+    return ParameterCounts(
+        backbone=sum(parameter.numel() for parameter in model.parameters()),
+        adapters=_numel(method_shapes(adapter, size)),
+        norms=_numel(norm_shapes(adapter, size, layers)),
+        head=_numel(head_shapes(adapter, size)),
+    )
+
+
+def _numel(shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())

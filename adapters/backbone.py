@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils import parametrize
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers.utils import logging as transformers_logging
 
 from adapters.encoder import BackboneConfig, Encoder
 from adapters.errors import BackboneError
 
-_MODELS = {"wav2vec2": (Wav2Vec2Config, Wav2Vec2Model), "hubert": (HubertConfig, HubertModel)}
+_MODELS: dict[str, tuple[Any, Any]] = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "hubert": (HubertConfig, HubertModel),
+}
 
 # what decides, besides the weights, what comes out of a backbone
 _STRUCTURE = (
@@ -38,7 +43,15 @@ _STRUCTURE = (
 )
 
 # parts of a checkpoint that are not the backbone
-_NOT_BACKBONE = ("lm_head.", "quantizer.", "project_", "masked_spec_embed", "adapter_layer.", "classifier.", "projector.")
+_NOT_BACKBONE = (
+    "lm_head.",
+    "quantizer.",
+    "project_",
+    "masked_spec_embed",
+    "adapter_layer.",
+    "classifier.",
+    "projector.",
+)
 
 
 def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
@@ -50,6 +63,7 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     config = read_config(folder)
     _weights_file(folder)
     model_class = _MODELS[config.model_type][1]
+    transformers_logging.disable_progress_bar()
     try:
         model = model_class.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -74,10 +88,21 @@ def read_config(folder: Path) -> BackboneConfig:
     kind = data.get("model_type") if isinstance(data, dict) else None
     if kind not in _MODELS:
         raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_MODELS)}")
-    config = _MODELS[kind][0].from_dict(data)
+    config: BackboneConfig = _MODELS[kind][0].from_dict(data)
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
     return config
+
+
+def read_normalised(folder: Path) -> bool:
+    """Whether the checkpoint wants each window at zero mean and unit variance (``do_normalize``; yes by default)."""
+    path = folder / "preprocessor_config.json"
+    if not path.exists():
+        return True
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_normalize", True))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackboneError(f"{path}: not a preprocessor configuration: {error}") from error
 
 
 def fold_weight_norm(encoder: Encoder) -> None:
@@ -119,6 +144,8 @@ def _canonical(name: str) -> str:
 def _weights_file(folder: Path) -> Path:
     path = folder / "model.safetensors"
     if not path.is_file():
-        pickled = "; pytorch_model.bin is a pickle, which is never loaded" if (folder / "pytorch_model.bin").exists() else ""
+        pickled = (
+            "; pytorch_model.bin is a pickle, which is never loaded" if (folder / "pytorch_model.bin").exists() else ""
+        )
         raise BackboneError(f"{folder}: no model.safetensors{pickled}")
     return path

@@ -34,8 +34,8 @@ PoolKey = tuple[object, ...]
 class Pool:
     """Tensors of one shape set, stacked by slot in one buffer, so that seating is one contiguous copy.
 
-    The buffer grows by doubling up to ``limit`` slots. A batch keeps the views that it started with: growing copies, and
-    what a named slot holds never changes, so both say the same.
+    The buffer grows by doubling up to ``limit`` slots. A batch keeps the views that it started with: growing copies,
+    and what a named slot holds never changes, so both say the same.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Pool:
         views, begin = {}, 0
         for name, shape in self._shapes.items():
             end = begin + math.prod(shape)
-            views[name] = self._buffer[:, begin:end].unflatten(1, shape)
+            views[name] = self._buffer[:, begin:end].view(-1, *shape)
             begin = end
         return views
 

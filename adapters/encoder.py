@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,7 @@ class Frames:
     def rows(self, index: Sequence[int]) -> Frames:
         """The rows ``index``, repeats allowed: one trunk row becomes one row for each candidate language."""
         chosen = torch.tensor(index).to(self.hidden.device, non_blocking=True)
-        return replace(
-            self, hidden=self.hidden.index_select(0, chosen), lengths=tuple(self.lengths[i] for i in index)
-        )
+        return replace(self, hidden=self.hidden.index_select(0, chosen), lengths=tuple(self.lengths[i] for i in index))
 
 
 class Encoder(nn.Module):
@@ -128,29 +126,29 @@ class Encoder(nn.Module):
         return Frames(x, frames.lengths, upto)
 
     def _pre_norm_layer(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
-        layer = self.model.encoder.layers[index]
+        layer: Any = self.model.encoder.layers[index]
         normed = worn.norm(index, "layer_norm", layer.layer_norm, x)
         x = x + worn.adapt(index, "attention", self._attention(layer.attention, normed, attend))
         normed = worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
         return x + worn.adapt(index, "feed_forward", layer.feed_forward(normed))
 
     def _post_norm_layer(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
-        layer = self.model.encoder.layers[index]
+        layer: Any = self.model.encoder.layers[index]
         x = x + worn.adapt(index, "attention", self._attention(layer.attention, x, attend))
         x = worn.norm(index, "layer_norm", layer.layer_norm, x)
         x = x + worn.adapt(index, "feed_forward", layer.feed_forward(x))
         return worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
 
-    def _attention(self, attention: nn.Module, x: Tensor, attend: Tensor | None) -> Tensor:
+    def _attention(self, attention: Any, x: Tensor, attend: Tensor | None) -> Tensor:
         batch, width, size = x.shape
-        heads: int = attention.num_heads  # type: ignore[assignment]
+        heads: int = attention.num_heads
 
         def split(y: Tensor) -> Tensor:
             return y.view(batch, width, heads, size // heads).transpose(1, 2)  # (B, H, T, D/H)
 
-        q, k, v = split(attention.q_proj(x)), split(attention.k_proj(x)), split(attention.v_proj(x))  # type: ignore[operator]
+        q, k, v = split(attention.q_proj(x)), split(attention.k_proj(x)), split(attention.v_proj(x))
         y = self._attend(q, k, v, attend)
-        y = attention.out_proj(y.transpose(1, 2).reshape(batch, width, size))  # type: ignore[operator]
+        y = attention.out_proj(y.transpose(1, 2).reshape(batch, width, size))
         return self._drop(y, self.config.hidden_dropout)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:
@@ -164,10 +162,11 @@ class Encoder(nn.Module):
         return torch.matmul(self._drop(scores.softmax(dim=-1), dropout).to(v.dtype), v)
 
     def _positions(self, x: Tensor) -> Tensor:
-        embed = self.model.encoder.pos_conv_embed
+        embed: Any = self.model.encoder.pos_conv_embed
         width = x.shape[1]
-        y = embed.conv(x.transpose(1, 2))[:, :, :width]  # an even kernel leaves one frame too many
-        return embed.activation(y).transpose(1, 2)
+        y: Tensor = embed.conv(x.transpose(1, 2))[:, :, :width]  # an even kernel leaves one frame too many
+        y = embed.activation(y)
+        return y.transpose(1, 2)
 
     def _drop(self, x: Tensor, probability: float) -> Tensor:
         return F.dropout(x, probability, training=self.training) if probability else x

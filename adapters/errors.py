@@ -1,30 +1,30 @@
 """Everything that can go wrong in the method, as one tree. None of it knows HTTP.
 
-    TonguesError
-    ├── AudioError               what was sent cannot be transcribed
-    │   ├── EmptyAudio           no bytes, or no samples
-    │   ├── BrokenAudio          a known format, with contents that make no sense (NaN samples, a header alone)
-    │   ├── NotAudio             not a format that holds audio
-    │   ├── NoAudioTrack         a container without a sound track
-    │   ├── AudioTooShort        fewer samples than one frame of the backbone needs
-    │   ├── AudioTooLong         more seconds than the service accepts
-    │   └── AudioTooLarge        more bytes than the service accepts
-    ├── ChoiceError              which adapter?
-    │   ├── LanguageRequired     none named, and nothing that could tell
-    │   ├── UnknownLanguage      not a language with an adapter
-    │   ├── UnknownAdapter       no adapter of that name
-    │   └── AmbiguousLanguage    several adapters and none is the default
-    ├── AdapterError             an adapter that cannot be worn, by name and reason
-    │   ├── AdapterFormatError   its record or files are not of the form
-    │   ├── AdapterMismatch      it was made for another backbone, or its shapes or types do not fit
-    │   └── AdapterCorrupt       its files are not the ones that its record names
-    ├── BackboneError            a backbone that cannot be loaded or driven
-    ├── BankFull                 no free seat in the bank
-    ├── EngineError              the engine cannot take or finish a job
-    │   ├── QueueFull            no permit left
-    │   ├── Draining             shutting down
-    │   └── DeadlineExceeded     not finished within its time
-    └── DataError                a manifest or a corpus that cannot be used, naming the line
+TonguesError
+├── AudioError               what was sent cannot be transcribed
+│   ├── EmptyAudio           no bytes, or no samples
+│   ├── BrokenAudio          a known format, with contents that make no sense (NaN samples, a header alone)
+│   ├── NotAudio             not a format that holds audio
+│   ├── NoAudioTrack         a container without a sound track
+│   ├── AudioTooShort        fewer samples than one frame of the backbone needs
+│   ├── AudioTooLong         more seconds than the service accepts
+│   └── AudioTooLarge        more bytes than the service accepts
+├── ChoiceError              which adapter?
+│   ├── LanguageRequired     none named, and nothing that could tell
+│   ├── UnknownLanguage      not a language with an adapter
+│   ├── UnknownAdapter       no adapter of that name
+│   └── AmbiguousLanguage    several adapters and none is the default
+├── AdapterError             an adapter that cannot be worn, by name and reason
+│   ├── AdapterFormatError   its record or files are not of the form
+│   ├── AdapterMismatch      it was made for another backbone, or its shapes or types do not fit
+│   └── AdapterCorrupt       its files are not the ones that its record names
+├── BackboneError            a backbone that cannot be loaded or driven
+├── BankFull                 no free seat in the bank
+├── EngineError              the engine cannot take or finish a job
+│   ├── QueueFull            no permit left
+│   ├── Draining             shutting down
+│   └── DeadlineExceeded     not finished within its time
+└── DataError                a manifest or a corpus that cannot be used, naming the line
 """
 
 from __future__ import annotations

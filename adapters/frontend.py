@@ -79,7 +79,8 @@ def normalise(samples: np.ndarray) -> np.ndarray:
     Computed before padding: over a padded batch a short row would be scaled by its neighbours' silence.
     """
     wide = samples.astype(np.float64)
-    return ((wide - wide.mean()) / np.sqrt(wide.var() + NORMALISE_EPS)).astype(np.float32)
+    scaled: np.ndarray = (wide - wide.mean()) / np.sqrt(wide.var() + NORMALISE_EPS)
+    return scaled.astype(np.float32)
 
 
 def pad(windows: Sequence[np.ndarray], *, normalised: bool = True, multiple: int = 1) -> PaddedAudio:
@@ -144,11 +145,9 @@ class FrontEnd(nn.Module):
         lengths = [self.geometry.lengths(n) for n in audio.lengths]
         frames = tuple(row[-1] for row in lengths)
         if min(frames) == 0:
-            raise ValueError(
-                f"a row has {min(audio.lengths)} samples; one frame needs {self.geometry.receptive_field}"
-            )
+            raise ValueError(f"a row has {min(audio.lengths)} samples; one frame needs {self.geometry.receptive_field}")
         x = audio.samples[:, None, :].to(self._dtype)  # (B, 1, N)
-        for index, layer in enumerate(self.feature_extractor.conv_layers):  # type: ignore[arg-type,union-attr]
+        for index, layer in enumerate(self.feature_extractor.conv_layers):  # type: ignore[arg-type]
             x = layer.conv(x)  # (B, C, T')
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):

@@ -17,7 +17,7 @@ from adapters.config import AdapterConfig
 
 PLACES = ("attention", "feed_forward")
 NORM_EPS = 1e-5
-_START = 1e-3
+_START = 1e-4
 
 
 def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:

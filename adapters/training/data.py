@@ -82,8 +82,8 @@ class Augmentation:
     """How a clip is varied each time that it is drawn; zeros leave it alone.
 
     ``speed``: largest relative change of speed, pitch and formants together. ``telephone``: share of clips sent through
-    an 8 kHz mu-law line. ``noise``: share with white or pink noise added at 5 to 30 dB. ``filter``: share through a random
-    gentle tilt of the spectrum, as another microphone would.
+    an 8 kHz mu-law line. ``noise``: share with white or pink noise added at 5 to 30 dB. ``filter``: share through a
+    random gentle tilt of the spectrum, as another microphone would.
     """
 
     speed: float = 0.0

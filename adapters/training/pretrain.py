@@ -273,7 +273,7 @@ class _Run:
             torch.manual_seed(self.config.seed * 1_000_003 + step)
             loss, figures = self.loss(stage, batch, step * self.world + self.rank)
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.share_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, 1.0)
             if torch.isfinite(norm):
@@ -306,7 +306,7 @@ class _Run:
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         flat /= self.world
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def _save(self, stage: Stage, step: int, optimiser: torch.optim.Optimizer) -> None:
@@ -375,8 +375,8 @@ class _Run:
     def export(self, out: Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the backbone in Hugging Face layout, with the union head beside it as a start for new heads."""
         out.mkdir(parents=True, exist_ok=True)
-        self.encoder.model.to(dtype).save_pretrained(out)
-        self.encoder.model.float()
+        state = {name: tensor.to(dtype) for name, tensor in self.encoder.model.state_dict().items()}
+        self.encoder.model.save_pretrained(out, state_dict=state)
         head = {"weight": self.ctc_head.weight.detach().to(dtype), "bias": self.ctc_head.bias.detach().to(dtype)}
         save_file(head, out / "head.safetensors")
         tokens = {token: i for i, token in enumerate(self.tokens)}
@@ -397,6 +397,11 @@ class _Run:
         )
         record = {"config": asdict(self.config), "data": self.train.key, "languages": self.languages}
         (out / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def world_size() -> int:
+    """How many processes train together, under torchrun or accelerate launch; 1 otherwise."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

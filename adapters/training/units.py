@@ -1,4 +1,4 @@
-"""Targets for masked prediction: k-means units over MFCC, one a frame (HuBERT's first iteration; Hsu et al. 2021, 3.1)."""
+"""Targets for masked prediction: k-means units over MFCC, one a frame (HuBERT, first iteration; Hsu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
     first = np.gradient(frames, axis=0) if len(frames) > 1 else np.zeros_like(frames)
     second = np.gradient(first, axis=0) if len(frames) > 1 else np.zeros_like(frames)
     features = np.concatenate([frames, first, second], axis=1)
-    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-3)
-    return features.astype(np.float32)
+    scaled: np.ndarray = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-3)
+    return scaled.astype(np.float32)
 
 
 def learn_units(features: Iterable[np.ndarray], count: int, seed: int) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from adapters.errors import TonguesError
+from app.commands.console import errors_told
 
 data_app = typer.Typer(name="data", help="Make a corpus, pack it, unpack it.", no_args_is_help=True)
-
-
-@contextmanager
-def _errors_told(console: Console) -> Iterator[None]:
-    """What went wrong in one line instead of a traceback, and status 1."""
-    try:
-        yield
-    except TonguesError as error:
-        console.print(f"[red]error:[/red] {error}", markup=True, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 @data_app.command("build")
@@ -41,7 +29,7 @@ def build_command(
     from adapters.training.corpus.report import report_table
 
     console = Console(stderr=True)
-    with _errors_told(console):
+    with errors_told(console):
         wanted = [tag.strip() for tag in languages.split(",") if tag.strip()]
         report = build(out, wanted, packages, workers=workers, console=console)
     Console().print(report_table(report))
@@ -57,7 +45,7 @@ def pack_command(
     from adapters.training.corpus.pack import pack
 
     console = Console(stderr=True)
-    with _errors_told(console), Bar(console=console) as bar:
+    with errors_told(console), Bar(console=console) as bar:
         task = bar.add_task("packing", total=None)
         files = pack(
             data,
@@ -78,7 +66,7 @@ def unpack_command(
     from adapters.training.corpus.pack import unpack
 
     console = Console(stderr=True)
-    with _errors_told(console), Bar(console=console) as bar:
+    with errors_told(console), Bar(console=console) as bar:
         task = bar.add_task("unpacking", total=None)
         manifest = unpack(index, out, progress=lambda done, total: bar.update(task, completed=done, total=total))
     typer.echo(manifest)

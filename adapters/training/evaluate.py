@@ -1,0 +1,178 @@
+"""How well the adapters of a model do on a split: through the windows, the bank and the decoding that serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import soundfile
+import torch
+
+from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.bank import Bank, Seat
+from adapters.ctc import BestPath, transcript
+from adapters.encoder import Encoder
+from adapters.errors import DataError
+from adapters.frontend import SAMPLE_RATE
+from adapters.recognise import recognise
+from adapters.registry import Registry
+from adapters.store import AdapterStore
+from adapters.training.data import through_telephone
+from adapters.training.manifest import SPLITS, Clip, read_manifest
+from adapters.vocab import Vocab
+from adapters.windows import Window, cut
+
+_BATCH_FRAMES = 1_600
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter to evaluate: its seat in the bank, and what its head can say."""
+
+    seat: Seat
+    vocab: Vocab
+
+
+@dataclass(frozen=True)
+class Said:
+    """A clip and what was heard in it."""
+
+    clip: Clip
+    heard: str
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Error rates over ``clips`` clips of ``seconds`` seconds, as fractions of what was to be said."""
+
+    cer: float
+    wer: float
+    clips: int
+    seconds: float
+
+
+def evaluate(
+    models: Path,
+    manifest: Path,
+    split: str = "test",
+    *,
+    languages: Sequence[str] = (),
+    adapter: str | None = None,
+    sources: Sequence[str] = (),
+    telephone: bool = False,
+    device: str = "cpu",
+) -> dict[str, Rates]:
+    """CER and WER a language of the adapters in ``models`` over a split of ``manifest``.
+
+    ``languages``: only these, all that have an adapter otherwise; ``adapter``: this one instead of the default;
+    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first.
+    Raises :class:`~adapters.errors.DataError` where that leaves no clip, and what registry and store raise.
+    """
+    if split not in SPLITS:
+        raise DataError(f"{split!r} is not a split; there are {', '.join(SPLITS)}")
+    encoder = load_backbone(models / "backbone", device=device)
+    store = AdapterStore(models / "adapters")
+    registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)
+    clips = [clip for clip in read_manifest(manifest) if clip.split == split]
+    clips = [clip for clip in clips if not sources or clip.source in sources]
+    chosen = {tag: registry.resolve(language=tag, name=adapter) for tag in languages}
+    if not languages:
+        for tag in {clip.language for clip in clips} & registry.snapshot.languages.keys():
+            chosen[tag] = registry.resolve(language=tag)
+    clips = [clip for clip in clips if clip.language in chosen]
+    if not clips:
+        raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}")
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=max(8, len(chosen)), device=torch.device(device))
+    candidates = {}
+    for tag, registered in chosen.items():
+        loaded = registry.load(registered)
+        candidates[tag] = Candidate(bank.seat(loaded.record.config, loaded.tensors), loaded.vocab)
+    said = hear(
+        clips,
+        candidates,
+        encoder,
+        bank,
+        normalised=read_normalised(models / "backbone"),
+        samples=(lambda clip: through_telephone(read_clip(clip))) if telephone else None,
+    )
+    by_language: dict[str, list[Said]] = {}
+    for one in said:
+        by_language.setdefault(one.clip.language, []).append(one)
+    return {tag: error_rates(by_language[tag]) for tag in sorted(by_language)}
+
+
+def hear(
+    clips: Sequence[Clip],
+    candidates: dict[str, Candidate],
+    encoder: Encoder,
+    bank: Bank,
+    *,
+    normalised: bool = True,
+    samples: Callable[[Clip], np.ndarray] | None = None,
+) -> list[Said]:
+    """Transcribe ``clips``, each in the adapter of its language, rows of all languages mixed in batches.
+
+    ``samples`` reads a clip, or changes it on the way (the telephone band, say).
+    Raises :class:`~adapters.errors.DataError` for a clip that cannot be read or whose language has no candidate.
+    """
+    read = samples or read_clip
+    pieces: list[tuple[int, Window]] = []
+    for index, clip in enumerate(clips):
+        if clip.language not in candidates:
+            raise DataError(f"{clip.path}: no adapter for {clip.language}; there are {', '.join(sorted(candidates))}")
+        pieces += [(index, window) for window in cut([read(clip)], encoder.geometry)]
+    paths: dict[tuple[int, int], BestPath] = {}
+    for batch in _batches(pieces, encoder):
+        loud = [(index, window) for index, window in batch if not window.silent]
+        for index, window in batch:
+            blank = candidates[clips[index].language].vocab.blank
+            paths[index, window.index] = BestPath.blanks(window.keep, blank)
+        if loud:
+            worn = bank.dress([candidates[clips[index].language].seat for index, _ in loud])
+            found = recognise(encoder, [window for _, window in loud], worn, normalised=normalised)
+            paths |= {(i, w.index): path for (i, w), path in zip(loud, found, strict=True)}
+    said = []
+    for index, clip in enumerate(clips):
+        path = BestPath.join(paths[key] for key in sorted(k for k in paths if k[0] == index))
+        vocab = candidates[clip.language].vocab
+        frame_s = encoder.geometry.hop / SAMPLE_RATE
+        said.append(Said(clip, transcript(path, vocab, frame_s=frame_s, duration_s=clip.seconds).text))
+    return said
+
+
+def error_rates(said: Sequence[Said]) -> Rates:
+    """CER and WER with jiwer, pooled over the clips: all edits over all that was to be said."""
+    truth, heard = [s.clip.text for s in said], [s.heard for s in said]
+    return Rates(
+        cer=float(jiwer.cer(truth, heard)),
+        wer=float(jiwer.wer(truth, heard)),
+        clips=len(said),
+        seconds=sum(s.clip.seconds for s in said),
+    )
+
+
+def read_clip(clip: Clip) -> np.ndarray:
+    """(N,) float32. Raises :class:`~adapters.errors.DataError` where the file is missing or not 16 kHz mono."""
+    try:
+        samples, rate = soundfile.read(clip.path, dtype="float32")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise DataError(f"{clip.path}: cannot be read: {error}") from error
+    if rate != SAMPLE_RATE or samples.ndim != 1:
+        raise DataError(f"{clip.path}: {rate} Hz, {samples.ndim} dimensions; clips are {SAMPLE_RATE} Hz mono")
+    found: np.ndarray = samples
+    return found
+
+
+def _batches(pieces: list[tuple[int, Window]], encoder: Encoder) -> list[list[tuple[int, Window]]]:
+    batches: list[list[tuple[int, Window]]] = []
+    batch: list[tuple[int, Window]] = []
+    for piece in sorted(pieces, key=lambda piece: piece[1].samples.size):
+        frames = encoder.geometry.frames(piece[1].samples.size)
+        if batch and frames * (len(batch) + 1) > _BATCH_FRAMES:
+            batches.append(batch)
+            batch = []
+        batch.append(piece)
+    return [*batches, batch] if batch else batches

@@ -1,0 +1,305 @@
+"""One adapter for one language on a frozen backbone.
+
+The layers below the adapted ones are the same for every step, so their output is computed once for several variations
+of each clip and kept; every step starts there. What is saved is the version with the lowest CER on the dev split.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters.adapter import Adapter, parameter_count
+from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.bank import Bank
+from adapters.config import AdapterConfig, Norms, top_layers
+from adapters.encoder import Encoder, Frames
+from adapters.errors import DataError
+from adapters.frontend import SAMPLE_RATE, pad
+from adapters.record import AdapterRecord
+from adapters.store import AdapterStore
+from adapters.training.data import AudioCache, Augmentation, epoch_batches
+from adapters.training.evaluate import Candidate, error_rates, hear
+from adapters.training.manifest import Clip, read_manifest
+from adapters.training.precision import prefers_bfloat16
+from adapters.training.pretrain import schedule
+from adapters.training.progress import Progress
+from adapters.vocab import Vocab
+
+_EVERY = 200
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what comes out; saved with the adapter.
+
+    ``layers``: how many layers from the top are adapted, None for the top half. ``variations``: how many variations of
+    each clip the steps draw from, the first of them the clip itself. ``sources``: train on these sources alone.
+    """
+
+    method: str = "bottleneck"
+    size: int = 32
+    layers: int | None = None
+    norms: Norms = "adapted"
+    lr: float = 1e-3
+    steps: int = 1_000
+    batch_s: float = 24.0
+    variations: int = 4
+    augmentation: Augmentation = field(
+        default_factory=lambda: Augmentation(speed=0.15, telephone=0.15, noise=0.15, filter=0.3)
+    )
+    sources: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """The trunk's output for every variation of every clip, (T, D) float16 each, in one memory-mapped file."""
+
+    states: np.memmap
+    begins: np.ndarray
+    frames: np.ndarray
+
+    def batch(self, rows: Sequence[int], layer: int, device: str) -> Frames:
+        lengths = tuple(int(self.frames[row]) for row in rows)
+        hidden = torch.zeros(len(rows), max(lengths), self.states.shape[1])
+        for i, row in enumerate(rows):
+            begin = self.begins[row]
+            hidden[i, : lengths[i]] = torch.from_numpy(self.states[begin : begin + lengths[i]].astype(np.float32))
+        return Frames(hidden.to(device), lengths, layer)
+
+
+def train(
+    manifest: Path,
+    models: Path,
+    language: str,
+    folder: Path,
+    config: TrainConfig | None = None,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+) -> AdapterRecord:
+    """Train an adapter for ``language`` on ``models``/backbone, and publish it in ``models``/adapters as ``name``.
+
+    ``folder`` keeps checkpoints: the same call again goes on where the last one stopped.
+    Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language,
+    :class:`~adapters.errors.BackboneError` for a folder without a backbone.
+    """
+    config = config or TrainConfig()
+    if device == "cpu":
+        torch.set_flush_denormal(True)  # optimiser states decay into denormals, ten times slower
+    bfloat16 = prefers_bfloat16(device)
+    backbone = models / "backbone"
+    encoder = load_backbone(backbone, device=device)
+    normalised = read_normalised(backbone)
+    clips = _clips(manifest, language, config)
+    vocab = Vocab.from_texts(clip.text for clip in clips["train"])
+    worn = AdapterConfig(
+        method=config.method,
+        size=config.size,
+        layers=top_layers(encoder.layer_count, encoder.layer_count // 2 if config.layers is None else config.layers)
+        if config.method != "head"
+        else (),
+        norms=config.norms,
+        vocab_size=vocab.size,
+    )
+    torch.manual_seed(config.seed)
+    adapter = Adapter(worn, encoder.hidden_size, encoder.layer_count).to(device)
+    adapter.start_from(encoder.model.encoder.layers)
+    _start_head(adapter, vocab, backbone)
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = AudioCache(clips["train"], manifest.parent / "cache")
+    trunk = _run_trunk(cache, encoder, adapter.lowest_layer, config, folder, normalised, bfloat16)
+    labels = [_labels(clip, vocab) for clip in cache.clips]
+
+    optimiser = torch.optim.AdamW(adapter.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    checkpoint = folder / "checkpoint.pt"
+    step, best, best_cer = _restore(checkpoint, adapter, optimiser)
+    progress = Progress(folder / "progress.jsonl", language, config.steps, step, every=100)
+    for rows in _order(trunk.frames, len(cache), step, config):
+        if step >= config.steps:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * schedule(step, config.steps, 0.1)
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            logits = encoder.top(trunk.batch(rows, adapter.lowest_layer, device), adapter)
+        loss = _ctc(logits.float(), [int(trunk.frames[r]) for r in rows], [labels[r % len(cache)] for r in rows], vocab)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        step += 1
+        audio_s = sum(int(trunk.frames[r]) for r in rows) * encoder.geometry.hop / SAMPLE_RATE
+        progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
+        if step % _EVERY == 0 or step == config.steps:
+            cer = _cer(clips["dev"], adapter, vocab, encoder, normalised)
+            progress.note(step, dev_cer=round(cer, 4))
+            if cer < best_cer:
+                best, best_cer = {k: v.detach().clone() for k, v in adapter.tensors().items()}, cer
+            _save(checkpoint, step, adapter, optimiser, best, best_cer)
+
+    adapter.load(best)
+    metrics = {split: _rates(clips[split], adapter, vocab, encoder, normalised) for split in ("dev", "test")}
+    return AdapterStore(models / "adapters").publish(
+        name or language,
+        {tensor_name: tensor.detach().half() for tensor_name, tensor in adapter.tensors().items()},
+        vocab,
+        language=language,
+        config=worn,
+        hidden_size=encoder.hidden_size,
+        layer_count=encoder.layer_count,
+        fingerprint=fingerprint(backbone),
+        default=True,
+        metrics=metrics,
+        training={
+            "config": asdict(config),
+            "data": {"clips": len(cache), "seconds": round(sum(c.seconds for c in cache.clips), 1), "key": cache.key},
+            "sources": sorted({clip.source for clip in cache.clips}),
+            "parameters": parameter_count(worn, encoder.hidden_size, encoder.layer_count),
+        },
+        licence=" AND ".join(sorted({clip.licence for clip in cache.clips})),
+    )
+
+
+def _clips(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:
+    clips = [clip for clip in read_manifest(manifest) if clip.language == language]
+    if not clips:
+        raise DataError(f"{manifest}: no clips of {language!r}")
+    found: dict[str, list[Clip]] = {"train": [], "dev": [], "test": []}
+    for clip in clips:
+        if not config.sources or clip.source in config.sources:
+            found[clip.split].append(clip)
+    for split, some in found.items():
+        if not some:
+            raise DataError(f"{manifest}: no {split} clips of {language!r}; each of train, dev and test needs some")
+    return found
+
+
+def _start_head(adapter: Adapter, vocab: Vocab, backbone: Path) -> None:
+    """Take the rows of the backbone's own CTC head for the tokens that it knows, where it brings one."""
+    if not (backbone / "head.safetensors").exists():
+        return
+    union = Vocab.from_json((backbone / "vocab.json").read_bytes())
+    head = load_file(backbone / "head.safetensors")
+    rows = {token: i for i, token in enumerate(union.tokens)}
+    tensors = adapter.tensors()
+    with torch.no_grad():
+        for i, token in enumerate(vocab.tokens):
+            if token in rows:
+                tensors["head.weight"][i] = head["weight"][rows[token]].float()
+                tensors["head.bias"][i] = head["bias"][rows[token]].float()
+
+
+def _labels(clip: Clip, vocab: Vocab) -> list[int]:
+    try:
+        return vocab.encode(clip.text)
+    except DataError as error:
+        raise DataError(f"{clip.path}: {error}") from error
+
+
+def _run_trunk(
+    cache: AudioCache,
+    encoder: Encoder,
+    layer: int,
+    config: TrainConfig,
+    folder: Path,
+    normalised: bool,
+    bfloat16: bool,
+) -> _Trunk:
+    device = next(encoder.parameters()).device
+    waves = []
+    for variation in range(config.variations):
+        for index in range(len(cache)):
+            rng = np.random.default_rng([config.seed, variation, index])
+            samples = cache.samples(index)
+            waves.append(config.augmentation(samples, rng) if variation else samples)
+    frames = np.array([encoder.geometry.frames(wave.size) for wave in waves])
+    begins = np.concatenate([[0], np.cumsum(frames)[:-1]])
+    states = np.memmap(folder / "trunk.f16", np.float16, "w+", shape=(int(frames.sum()), encoder.hidden_size))
+    for batch in epoch_batches([w.size for w in waves], 60 * SAMPLE_RATE, seed=config.seed, epoch=0):
+        audio = pad([waves[row] for row in batch], normalised=normalised).to(device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            hidden = encoder.trunk(audio, layer).hidden
+        for i, row in enumerate(batch):
+            states[begins[row] : begins[row] + frames[row]] = hidden[i, : frames[row]].half().cpu().numpy()
+    return _Trunk(states, begins, frames)
+
+
+def _order(frames: np.ndarray, clip_count: int, start: int, config: TrainConfig) -> Iterator[list[int]]:
+    """Batches of rows of the trunk from step ``start`` on: each epoch draws one variation of every clip."""
+    step = epoch = 0
+    while True:
+        rng = np.random.default_rng([config.seed, epoch])
+        rows = np.arange(clip_count) + clip_count * rng.integers(0, config.variations, clip_count)
+        lengths = [int(frames[row]) for row in rows]
+        for batch in epoch_batches(lengths, int(config.batch_s * 50), seed=config.seed, epoch=epoch):
+            if step >= start:
+                yield [int(rows[i]) for i in batch]
+            step += 1
+        epoch += 1
+
+
+def _ctc(logits: Tensor, frames: list[int], labels: list[list[int]], vocab: Vocab) -> Tensor:
+    """CTC loss in float32 a character, blanks as the vocabulary has them; clips too short for their text count 0."""
+    loss = F.ctc_loss(
+        F.log_softmax(logits, dim=2).transpose(0, 1),
+        torch.tensor([label for row in labels for label in row]).to(logits.device),
+        torch.tensor(frames),
+        torch.tensor([len(row) for row in labels]),
+        blank=vocab.blank,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return loss / max(1, sum(map(len, labels)))
+
+
+def _cer(clips: list[Clip], adapter: Adapter, vocab: Vocab, encoder: Encoder, normalised: bool) -> float:
+    return _rates(clips, adapter, vocab, encoder, normalised)["cer"]
+
+
+def _rates(clips: list[Clip], adapter: Adapter, vocab: Vocab, encoder: Encoder, normalised: bool) -> dict[str, float]:
+    """Through a bank of its own, as it will be served."""
+    device = next(encoder.parameters()).device
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1, device=device)
+    seat = bank.seat(adapter.config, {name: tensor.detach() for name, tensor in adapter.tensors().items()})
+    candidates = {clips[0].language: Candidate(seat, vocab)}
+    rates = error_rates(hear(clips, candidates, encoder, bank, normalised=normalised))
+    return {"cer": round(rates.cer, 4), "wer": round(rates.wer, 4)}
+
+
+def _save(
+    path: Path,
+    step: int,
+    adapter: Adapter,
+    optimiser: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+    best_cer: float,
+) -> None:
+    state = {
+        "step": step,
+        "adapter": adapter.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": best,
+        "best_cer": best_cer,
+    }
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def _restore(path: Path, adapter: Adapter, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Tensor], float]:
+    if not path.exists():
+        return 0, {name: tensor.detach().clone() for name, tensor in adapter.tensors().items()}, float("inf")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    adapter.load_state_dict(state["adapter"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"]), state["best"], float(state["best_cer"])

@@ -1,0 +1,23 @@
+"""What the commands say when something goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from adapters.errors import TonguesError
+
+
+@contextmanager
+def errors_told(console: Console | None = None) -> Iterator[None]:
+    """What went wrong in one line on standard error instead of a traceback, and status 1."""
+    try:
+        yield
+    except TonguesError as error:
+        told = console or Console(stderr=True)
+        told.print("error: ", style="red", end="")
+        told.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error

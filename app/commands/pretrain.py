@@ -1,0 +1,37 @@
+"""`tongues pretrain`: a small backbone from the corpus' own audio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain_command(
+    data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],
+    out: Annotated[Path, typer.Option(help="Model folder; the backbone goes to OUT/backbone.")],
+    run: Annotated[Path | None, typer.Option(help="Folder for checkpoints; runs/NAME, if left out.")] = None,
+    unit_steps: Annotated[int, typer.Option(min=0, help="Updates of masked prediction.")] = 1_300,
+    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 7_000,
+    batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train a backbone on the train split of all languages; started again, it goes on where it stopped.
+
+    Two processes of one thread are faster than one of two on a CPU: `torchrun --nproc-per-node 2 -m app.cli pretrain`.
+    """
+    from dataclasses import replace
+
+    from adapters.training.pretrain import PretrainConfig, pretrain, world_size
+    from app.commands.console import errors_told
+
+    config = PretrainConfig(seed=seed)
+    each = batch_s / world_size()
+    stages = {
+        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=each)
+        for name, stage in config.stages.items()
+    }
+    with errors_told():
+        pretrain(data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)

@@ -1,0 +1,69 @@
+"""Things that tests make: backbones of every kind with random weights, adapters far from zero, clips of noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
+
+from adapters.adapter import Adapter
+from adapters.config import AdapterConfig
+from adapters.encoder import Encoder
+
+_SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "conv_dim": (32, 32, 32, 32, 32, 32, 32),
+    "num_conv_pos_embeddings": 32,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 24,
+    "attn_implementation": "eager",
+}
+_LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+
+KINDS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "wav2vec2-post-norm-group": (Wav2Vec2Config, Wav2Vec2ForCTC, {}),
+    "wav2vec2-pre-norm-layer": (Wav2Vec2Config, Wav2Vec2ForCTC, _LAYER),
+    "hubert-post-norm-group": (HubertConfig, HubertForCTC, {}),
+    "hubert-pre-norm-layer": (HubertConfig, HubertForCTC, {**_LAYER, "feat_proj_layer_norm": True}),
+    "wav2vec2-pre-norm-group": (Wav2Vec2Config, Wav2Vec2ForCTC, {"do_stable_layer_norm": True}),
+}
+
+
+def reference(kind: str, **changes: Any) -> Any:
+    """transformers' own model of ``kind`` with random weights, every one of them away from its starting value."""
+    config_class, model_class, options = KINDS[kind]
+    torch.manual_seed(0)
+    model = model_class(config_class(**{**_SMALL, **options, **changes})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def encoder_of(model: Any) -> Encoder:
+    """Our encoder over the weights of a reference model."""
+    return Encoder(getattr(model, model.base_model_prefix)).requires_grad_(False).eval()
+
+
+def clip(seconds: float, seed: int = 0, loudness: float = 0.1) -> np.ndarray:
+    """(N,) float32: noise under a changing envelope with an offset, so that every statistic of it matters."""
+    rng = np.random.default_rng(seed)
+    count = int(seconds * 16_000)
+    envelope = 0.2 + np.abs(np.interp(np.arange(count), np.linspace(0, count, 9), rng.standard_normal(9)))
+    return (loudness * (rng.standard_normal(count) * envelope + 0.3)).astype(np.float32)
+
+
+def perturbed_adapter(config: AdapterConfig, encoder: Encoder, seed: int) -> Adapter:
+    """An adapter far from the identity and from every other seed's."""
+    torch.manual_seed(seed)
+    adapter = Adapter(config, encoder.hidden_size, encoder.layer_count)
+    adapter.start_from(encoder.model.encoder.layers)
+    with torch.no_grad():
+        for tensor in adapter.tensors().values():
+            tensor.add_(torch.randn_like(tensor) * 0.2)
+    return adapter.requires_grad_(False)

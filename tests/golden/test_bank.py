@@ -1,0 +1,134 @@
+"""Rows that each wear their own adapter: against the same row alone, and against the form that training uses.
+
+The adapters stand far from the identity and from one another, so that a row in its neighbour's would show.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.adapter import Adapter
+from adapters.bank import Bank, Seat
+from adapters.config import AdapterConfig, top_layers
+from adapters.encoder import Encoder
+from adapters.errors import BankFull
+from adapters.frontend import pad
+from tests.builders import clip, encoder_of, perturbed_adapter, reference
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+LENGTHS_S = (0.3, 1.1, 2.0, 0.7, 3.1, 1.6, 0.5, 2.4)
+CLIPS = [clip(seconds, seed=10 + i, loudness=0.8 if i == 3 else 0.1) for i, seconds in enumerate(LENGTHS_S)]
+
+CONFIGS = [
+    AdapterConfig("bottleneck", 16, top_layers(4, 2), "adapted", 24),
+    AdapterConfig("bottleneck", 16, top_layers(4, 2), "adapted", 24),
+    AdapterConfig("bottleneck", 8, top_layers(4, 4), "all", 40),
+    AdapterConfig("bottleneck", 32, top_layers(4, 1), "none", 17),
+    AdapterConfig("bottleneck", 16, top_layers(4, 2), "all", 90),
+    AdapterConfig("head", 0, (), "none", 33),
+    AdapterConfig("bottleneck", 8, (0, 2), "adapted", 24),
+    AdapterConfig("head", 0, (), "all", 24),
+]
+
+POPULARITY = {
+    "identical": [4] * 8,
+    "identical head only": [5] * 8,
+    "same shape": [0, 1, 0, 1, 1, 0, 0, 1],
+    "uniform": [3, 1, 7, 4, 0, 6, 2, 5],
+    "zipf": [0, 0, 0, 0, 2, 2, 4, 6],
+    "distinct": [0, 1, 2, 3, 4, 5, 6, 7],
+}
+
+
+@pytest.fixture(scope="module", params=["wav2vec2-pre-norm-layer", "wav2vec2-post-norm-group"])
+def encoder(request) -> Encoder:
+    return encoder_of(reference(request.param))
+
+
+@pytest.fixture(scope="module")
+def adapters(encoder) -> list[Adapter]:
+    return [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(CONFIGS)]
+
+
+@pytest.fixture(scope="module")
+def bank(encoder) -> Bank:
+    return Bank(encoder.hidden_size, encoder.layer_count, limit=16)
+
+
+@pytest.fixture(scope="module")
+def seats(bank, adapters) -> list[Seat]:
+    return [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
+
+
+@pytest.mark.parametrize("popularity", POPULARITY)
+@torch.inference_mode()
+def test_every_row_equals_its_solo_run_and_the_training_form(encoder, adapters, bank, seats, popularity):
+    wearing = POPULARITY[popularity]
+    logits = encoder(pad(CLIPS), bank.dress([seats[i] for i in wearing]))
+    for row, worn in enumerate(wearing):
+        frames, size = encoder.geometry.frames(CLIPS[row].size), CONFIGS[worn].vocab_size
+        trained = encoder(pad([CLIPS[row]]), adapters[worn])[0]
+        alone = encoder(pad([CLIPS[row]]), bank.dress([seats[worn]]))[0, :, :size]
+        torch.testing.assert_close(logits[row, :frames, :size], trained, **CLOSE)
+        torch.testing.assert_close(logits[row, :frames, :size], alone, **CLOSE)
+        assert torch.isneginf(logits[row, :, size:]).all(), "columns beyond the row's vocabulary"
+
+
+@torch.inference_mode()
+def test_the_adapters_of_these_tests_tell_rows_apart(encoder, bank, seats):
+    """The test of the test: in a neighbour's adapter a row's logits move by far more than the tolerance."""
+    wearing = POPULARITY["same shape"]
+    right = encoder(pad(CLIPS), bank.dress([seats[i] for i in wearing]))
+    wrong = encoder(pad(CLIPS), bank.dress([seats[1 - i] for i in wearing]))
+    for row, samples in enumerate(CLIPS):
+        frames = encoder.geometry.frames(samples.size)
+        moved = (right[row, :frames, :24] - wrong[row, :frames, :24]).abs().mean()
+        assert moved > 0.1
+
+
+@torch.inference_mode()
+def test_seating_and_growing_leave_what_is_worn_alone(encoder, adapters):
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=32)
+    first = bank.seat(adapters[0].config, adapters[0].tensors())
+    worn = bank.dress([first])
+    before = encoder(pad(CLIPS[:1]), worn)
+    others = [bank.seat(CONFIGS[0], perturbed_adapter(CONFIGS[0], encoder, 50 + i).tensors()) for i in range(20)]
+    torch.testing.assert_close(encoder(pad(CLIPS[:1]), worn), before)
+    torch.testing.assert_close(encoder(pad(CLIPS[:1]), bank.dress([first])), before)
+    for seat in others:
+        bank.unseat(seat)
+    bank.seat(CONFIGS[0], perturbed_adapter(CONFIGS[0], encoder, 99).tensors())
+    torch.testing.assert_close(encoder(pad(CLIPS[:1]), bank.dress([first])), before)
+
+
+def test_a_full_bank_says_so_and_takes_nothing(encoder, adapters):
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=2)
+    taken = [bank.seat(adapters[i].config, adapters[i].tensors()) for i in (0, 1)]
+    with pytest.raises(BankFull, match="2 slots"):
+        bank.seat(adapters[0].config, adapters[0].tensors())
+    bank.unseat(taken[0])
+    bank.seat(adapters[1].config, adapters[1].tensors())
+
+
+def test_a_seat_costs_little_more_than_its_parameters(encoder, adapters):
+    """Bytes a slot over the parameters' own: the head rounded up to its class is all that is wasted."""
+    config = CONFIGS[0]
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=8)
+    bank.seat(config, adapters[0].tensors())
+    parameters = sum(tensor.numel() for tensor in adapters[0].tensors().values())
+    slot = sum(pool.slot_bytes for pool in bank._pools.values())
+    assert slot <= 4 * (parameters + 15 * (encoder.hidden_size + 1))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-pre-norm-layer", "wav2vec2-post-norm-group"])
+@torch.inference_mode()
+def test_an_untrained_adapter_changes_next_to_nothing(kind):
+    model = reference(kind)
+    encoder = encoder_of(model)
+    adapter = Adapter(AdapterConfig("bottleneck", 64, top_layers(4, 4), "all", 24), encoder.hidden_size, 4)
+    adapter.start_from(encoder.model.encoder.layers)
+    adapter.load({**adapter.tensors(), "head.weight": model.lm_head.weight, "head.bias": model.lm_head.bias})
+    bare = model(torch.from_numpy(pad(CLIPS[1:2]).samples.numpy())).logits
+    assert np.abs((encoder(pad(CLIPS[1:2]), adapter) - bare).numpy()).max() < 1e-3
