@@ -1,0 +1,34 @@
+"""The ``tongues`` command. Each part imports what it needs when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from app.commands.adapters import adapters_command
+from app.commands.data import data_app
+from app.commands.evaluate import evaluate_command
+from app.commands.parameters import parameters_command
+from app.commands.pretrain import pretrain_command
+from app.commands.serve import serve_command
+from app.commands.train import train_command
+from app.commands.transcribe import transcribe_command
+
+app = typer.Typer(
+    name="tongues",
+    help="Speech recognition in many languages at once: one backbone, a small adapter a language.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve_command)
+app.command("transcribe")(transcribe_command)
+app.command("adapters")(adapters_command)
+app.add_typer(data_app)
+app.command("pretrain")(pretrain_command)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("parameters")(parameters_command)
+
+
+def main() -> None:
+    """The entry point of the distribution."""
+    app()

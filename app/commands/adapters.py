@@ -1,0 +1,63 @@
+"""``tongues adapters``: what a model can speak."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.schemas import AdapterOut
+    from app.settings import Settings
+
+
+def adapters_command(
+    models: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As GET /adapters tells it.")] = False,
+) -> None:
+    """List the adapters, refused ones with the reason."""
+    from app.commands.console import errors_told
+    from app.settings import Settings
+
+    with errors_told():
+        listed = _listed(Settings.read(models=models))
+    if as_json:
+        content = {"adapters": [told.model_dump() for told in listed]}
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
+    else:
+        _print(listed)
+
+
+def _listed(settings: Settings) -> list[AdapterOut]:
+    from adapters.backbone import fingerprint, read_config
+    from adapters.registry import Registry
+    from adapters.store import AdapterStore
+    from app.listing import listing, on_disk
+
+    backbone = settings.models / "backbone"
+    config = read_config(backbone)
+    stores = [AdapterStore(folder) for folder in settings.adapter_folders]
+    registry = Registry(stores, fingerprint(backbone), config.hidden_size, config.num_hidden_layers)
+    return listing(registry, on_disk)
+
+
+def _print(listed: list[AdapterOut]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "language", "default", "method", "parameters", "MB", "CER", "WER", "version", "state")
+    for told in listed:
+        table.add_row(
+            told.name,
+            told.language,
+            "yes" if told.default else "",
+            told.method,
+            f"{told.parameters:,}" if told.parameters is not None else "",
+            f"{told.bytes / 1e6:.1f}" if told.bytes is not None else "",
+            *("" if rate is None else f"{100 * rate:.1f} %" for rate in (told.cer, told.wer)),
+            told.version,
+            f"[red]{told.state}[/red]: {told.reason}" if told.reason else told.state,
+        )
+    Console().print(table)

@@ -1,0 +1,62 @@
+"""``tongues serve``: the service over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the model; the only one in models/ if left out.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of a forward on a CPU.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Serve the model. What is left out here comes from TONGUES_* in the environment."""
+    from app.commands.console import errors_told
+    from app.settings import Settings
+
+    with errors_told():
+        settings = Settings.read(
+            host=host, port=port, models=models, device=device, threads=threads, log_level=log_level
+        )
+    logging.basicConfig(level=settings.log_level.upper(), format=_FORMAT)
+    raise typer.Exit(serve(settings))
+
+
+def serve(settings: Settings) -> int:
+    """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
+    import uvicorn
+
+    from app.main import create_app
+
+    def stop() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    failed = False
+    config = uvicorn.Config(
+        create_app(settings, on_failure=stop),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,  # a line a request comes from app.trace
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return int(failed or not server.started)

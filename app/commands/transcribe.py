@@ -1,0 +1,54 @@
+"""``tongues transcribe``: the words of a file, by the same path as the service's, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.formats import Told
+    from app.settings import Settings
+
+
+def transcribe_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Audio or video.")],
+    lang: Annotated[str | None, typer.Option(help="What is spoken: de, deu, German.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="One adapter by its name.")] = None,
+    format: Annotated[str, typer.Option(help="text, json, verbose_json, srt or vtt.")] = "text",
+    words: Annotated[bool, typer.Option("--words", help="Words with times and confidence, as JSON.")] = False,
+    models: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+) -> None:
+    """Print what is said in FILE."""
+    from app.commands.console import errors_told
+    from app.formats import rendered
+    from app.schemas import TranscribeQuery
+    from app.settings import Settings
+    from app.upload import validated
+
+    with errors_told():
+        settings = Settings.read(models=models, device=device)
+        chosen = "json" if words and format == "text" else format
+        query = validated(TranscribeQuery, {"lang": lang, "adapter": adapter, "format": chosen, "words": words})
+        told = asyncio.run(_transcribed(settings, file, query.lang, query.adapter))
+    typer.echo(rendered(told, query.format, words=query.words), nl=False)
+    if told.truncated:
+        typer.secho("the audio breaks off, or parts of it could not be read", fg="yellow", err=True)
+
+
+async def _transcribed(settings: Settings, path: Path, lang: str | None, adapter: str | None) -> Told:
+    from app.audio import AudioSource
+    from app.formats import Told
+    from app.recognition import choose
+    from app.service import make_engine
+
+    engine = make_engine(settings)
+    await engine.start()
+    chosen = choose(engine.registry, lang, adapter)
+    with path.open("rb") as file, AudioSource(file, max_audio_s=float("inf")) as audio, engine.admit():
+        transcript = await engine.transcribe(chosen, audio, request_id=path.name)
+    await engine.drain()
+    return Told(transcript, chosen.record.language, chosen.name, chosen.version, audio.truncated, path.name)

@@ -1,0 +1,188 @@
+"""What FFmpeg may open for us, and what a file's own structure says before anything is decoded.
+
+Only containers of audio and video are tried, none that names other files or addresses to open, and no decoder but those
+of audio ever runs. Where a container states its size, a file that ends before is known to have broken off without
+decoding it; FFmpeg itself is silent about most of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import BinaryIO
+
+import av
+import av.codec
+
+from adapters.errors import BrokenAudio
+
+# Playlists and the like (hls, dash, concat, sdp, image2) open what they name; raw formats would take any bytes.
+DEMUXERS = (
+    "aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dsf", "dts", "eac3", "flac", "flv", "loas",
+    "matroska", "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "nistsphere", "ogg", "oma", "qcp", "rm", "tak",
+    "tta", "voc", "w64", "wav", "wv",
+)  # fmt: skip
+# Their length is guessed from the file's size; an mp3's is stated where there is a Xing header.
+_LENGTH_IS_GUESSED = frozenset(
+    {"aac", "ac3", "amr", "caf", "dts", "eac3", "loas", "mp3", "mpeg", "mpegts", "voc", "w64"}
+)
+_STREAMED = 0x7FFF_F000  # writers to a pipe put this much or more, or 0, for a size that they cannot know
+_MAX_CHUNKS = 1_000
+# Boxes of an MP4 that hold boxes, and those that say how many samples, or passes over all samples, there will be.
+_NESTED = frozenset({b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_COUNT_AT = {b"stsz": 16, b"stz2": 16, b"trun": 12, b"elst": 12}
+_MUST_BE_WHOLE = frozenset({b"mdat", b"moov", b"moof"})
+_MAX_BOXES = 100_000
+_MAX_DEPTH = 8
+_MIN_MP4_SAMPLES = 1_000_000  # of 24 bytes each in FFmpeg's index: allowed whatever the size of the file
+_MAGIC = ((0, b"RIFF"), (0, b"RF64"), (0, b"FORM"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (0, b"caff"),
+          (0, b".snd"), (0, b"\x1aE\xdf\xa3"), (0, b"#!AMR"), (4, b"ftyp"))  # fmt: skip
+
+
+@cache
+def open_options() -> dict[str, str]:
+    """FFmpeg's options that hold it to the above."""
+    audio_decoders = []
+    for name in sorted(av.codec.codecs_available):
+        try:
+            if av.codec.Codec(name, "r").type == "audio":
+                audio_decoders.append(name)
+        except ValueError:  # an encoder only
+            continue
+    return {
+        "format_whitelist": ",".join(DEMUXERS),
+        "codec_whitelist": ",".join(audio_decoders),
+        "protocol_whitelist": "none",
+    }
+
+
+def looks_known(file: BinaryIO) -> bool:
+    """Whether it starts as some container does, so that failing to open it means that it is broken."""
+    file.seek(0)
+    head = file.read(16)
+    return any(head[at : at + len(magic)] == magic for at, magic in _MAGIC)
+
+
+def length_is_stated(file: BinaryIO, demuxer: str) -> bool:
+    """Whether the duration that FFmpeg gives was stated by the file, rather than guessed from its size."""
+    return demuxer.split(",")[0] not in _LENGTH_IS_GUESSED or (demuxer == "mp3" and _has_xing_header(file))
+
+
+def breaks_off(file: BinaryIO) -> bool:
+    """Whether the file is shorter than its container says, where that kind of container says so.
+
+    Raises :class:`BrokenAudio` where the tables of an MP4 claim more samples than the file has bytes, which FFmpeg
+    would unfold in memory: gigabytes from a kilobyte.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(16)
+    if head[:4] in (b"RIFF", b"RF64"):
+        return _riff_breaks_off(file, head, size)
+    if head[:4] == b"FORM":
+        return 8 + int.from_bytes(head[4:8], "big") > size
+    if head[:4] == b"OggS":
+        return _ogg_breaks_off(file, size)
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return _matroska_breaks_off(file, size)
+    if head[4:8] == b"ftyp":
+        return _boxes_break_off(file, size)
+    return False
+
+
+def _riff_breaks_off(file: BinaryIO, head: bytes, size: int) -> bool:
+    """By the size of the ``data`` chunk of a WAV, else by that of the whole."""
+    whole = int.from_bytes(head[4:8], "little")
+    if head[:4] == b"RF64" or whole == 0 or whole >= _STREAMED:
+        return False
+    if head[8:12] != b"WAVE":
+        return 8 + whole > size
+    at = 12
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        chunk = file.read(8)
+        length = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"data":
+            return 0 < length < _STREAMED and at + 8 + length > size
+        at += 8 + length + length % 2
+        if at >= size:
+            break
+    return 8 + whole > size
+
+
+def _ogg_breaks_off(file: BinaryIO, size: int) -> bool:
+    """Its last page is whole and marked as the end of a stream, unless it breaks off."""
+    start = max(0, size - 2 * 65_307)  # no page is larger
+    file.seek(start)
+    tail = file.read()
+    at = tail.rfind(b"OggS\0")
+    page = tail[at:]
+    if at < 0 or len(page) < 27 or len(page) < 27 + page[26]:
+        return True
+    ends = bool(page[5] & 4)
+    return not ends or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _matroska_breaks_off(file: BinaryIO, size: int) -> bool:
+    """By the size of its segment, which live recordings leave unknown."""
+    file.seek(4)
+    header = _ebml_size(file)
+    if header is None or header > size:
+        return False
+    file.seek(header, 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return False
+    segment = _ebml_size(file)
+    return segment is not None and file.tell() + segment > size
+
+
+def _ebml_size(file: BinaryIO) -> int | None:
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    width = 9 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] & ((1 << (8 - width)) - 1)]) + file.read(width - 1), "big")
+    return None if value == (1 << (7 * width)) - 1 else value
+
+
+def _boxes_break_off(file: BinaryIO, size: int) -> bool:
+    end, samples, edits = 0, 0, 1
+    for number, (kind, start, length) in enumerate(_boxes(file, 0, size)):
+        end = max(end, start + length) if kind in _MUST_BE_WHOLE else end
+        if kind in _COUNT_AT:
+            file.seek(start + _COUNT_AT[kind])
+            count = int.from_bytes(file.read(4), "big")
+            samples, edits = (samples, edits + count) if kind == b"elst" else (samples + count, edits)
+        if kind == b"cmov" or number > _MAX_BOXES or samples * edits > max(size, _MIN_MP4_SAMPLES):
+            raise BrokenAudio("this MP4 has tables that no recorder writes: encode it anew")
+    return end > size
+
+
+def _boxes(file: BinaryIO, start: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, length) of the boxes of an MP4 between two places, and of those within them."""
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16)
+        length, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if length == 1:
+            length, header = int.from_bytes(head[8:16], "big"), 16
+        elif length == 0:  # as far as there is
+            length = end - start
+        if length < header:
+            return
+        yield kind, start + header - 8, length - header + 8
+        if kind in _NESTED and depth < _MAX_DEPTH:
+            yield from _boxes(file, start + header, min(end, start + length), depth + 1)
+        start += length
+
+
+def _has_xing_header(file: BinaryIO) -> bool:
+    """In the first frame of an MP3, behind whatever tags there are."""
+    file.seek(0)
+    head = file.read(10)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    file.seek(start)
+    frame = file.read(2048)
+    return b"Xing" in frame or b"Info" in frame

@@ -1,0 +1,72 @@
+"""The adapters of a registry as ``GET /adapters`` and ``tongues adapters`` tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from adapters.adapter import parameter_count
+from adapters.errors import UnknownAdapter
+from app.schemas import AdapterOut, State, Where
+
+if TYPE_CHECKING:
+    from adapters.registry import RefusedAdapter, RegisteredAdapter, Registry
+
+#: state, nearest place, and the reason where it failed
+Whereabouts = Callable[["RegisteredAdapter"], tuple[State, Where, str | None]]
+
+
+def on_disk(_: RegisteredAdapter) -> tuple[State, Where, str | None]:
+    """Where an adapter is that nothing has loaded."""
+    return "stored", "disk", None
+
+
+def listing(registry: Registry, whereabouts: Whereabouts) -> list[AdapterOut]:
+    """All adapters by name, those among them that cannot be worn."""
+    snapshot = registry.snapshot
+    good = [_told(registry, adapter, whereabouts) for adapter in snapshot.adapters.values()]
+    return sorted([*good, *map(_refused, snapshot.refused)], key=lambda told: told.name)
+
+
+def listed(registry: Registry, whereabouts: Whereabouts, name: str) -> AdapterOut:
+    """One of them. Raises :class:`UnknownAdapter`, naming what there is."""
+    snapshot = registry.snapshot
+    if name in snapshot.adapters:
+        return _told(registry, snapshot.adapters[name], whereabouts)
+    for refused in snapshot.refused:
+        if refused.name == name:
+            return _refused(refused)
+    raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(snapshot.adapters) or 'none'}")
+
+
+def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Whereabouts) -> AdapterOut:
+    record = adapter.record
+    state, where, reason = whereabouts(adapter)
+    try:
+        parameters = parameter_count(record.config, registry.hidden_size, registry.layer_count)
+    except ValueError as error:  # a method that nobody here knows: found out when it is first worn
+        parameters, state, reason = None, "failed", str(error)
+    test = record.metrics.get("test", {})
+    return AdapterOut(
+        name=record.name,
+        language=record.language,
+        default=record.default,
+        method=record.config.method,
+        parameters=parameters,
+        bytes=record.weights.size_bytes + record.vocab.size_bytes,
+        version=record.version,
+        state=state,
+        reason=reason,
+        where=where,
+        verified=record.verified,
+        synthetic=record.synthetic,
+        wer=test.get("wer"),
+        cer=test.get("cer"),
+        metrics={split: dict(rates) for split, rates in record.metrics.items()},
+        training=dict(record.training),
+        licence=record.licence,
+    )
+
+
+def _refused(refused: RefusedAdapter) -> AdapterOut:
+    return AdapterOut(name=refused.name, state="failed", reason=refused.error.reason, where="disk")

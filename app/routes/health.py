@@ -1,0 +1,41 @@
+"""Probes, and metrics for Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.metrics import record_engine
+from app.schemas import Health
+from app.service import service_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", response_model=Health, responses={503: {"model": Health}})
+async def live(request: Request) -> Response:
+    """Whether the process is worth keeping: 200 at once, 503 where the model could not be loaded."""
+    health = service_of(request).health()
+    return _answer(health, failed=health.status == "failed")
+
+
+@router.get("/health/ready", response_model=Health, responses={503: {"model": Health}})
+async def ready(request: Request) -> Response:
+    """Whether requests can be sent here: 200 once the model is warm, 503 with the reason before and when draining."""
+    health = service_of(request).health()
+    return _answer(health, failed=health.status != "ok")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Every metric in Prometheus' text format."""
+    service = service_of(request)
+    if service.health().status == "ok":
+        record_engine(service.engine)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _answer(health: Health, *, failed: bool) -> Response:
+    return JSONResponse(health.model_dump(exclude_none=True), status_code=503 if failed else 200)

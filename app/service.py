@@ -1,0 +1,127 @@
+"""The engine of this process: being loaded, ready, failed, or draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from adapters.errors import BackboneError, Draining, TonguesError
+from app.errors import Starting
+from app.metrics import READY, record_step
+from app.schemas import Health
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+
+_GPU_FRAMES, _GPU_ROWS = 32_000, 128  # a GPU idles at what a CPU takes in one step
+_LOG = logging.getLogger("tongues")
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine that ``settings`` describe, not started yet."""
+    import torch
+
+    from app.engine.engine import Engine, EngineConfig
+    from app.engine.scheduler import Budget
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_cpu = device == "cpu"
+    dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
+    usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS)
+    config = EngineConfig(
+        backbone=settings.models / "backbone",
+        stores=settings.adapter_folders,
+        device=device,
+        dtype=getattr(torch, dtype),
+        threads=settings.threads,
+        max_seats=settings.max_seats,
+        max_host_bytes=settings.max_host_bytes,
+        max_requests=settings.max_requests,
+        request_timeout_s=settings.request_timeout_s,
+        budget=replace(
+            usual,
+            max_frames=settings.max_batch_frames or usual.max_frames,
+            max_rows=settings.max_batch_rows or usual.max_rows,
+        ),
+    )
+    return Engine(config, on_step=record_step)
+
+
+class Service:
+    """``make`` makes an engine, which :meth:`start` loads and warms up.
+
+    ``on_failure`` is called where the engine cannot be had, which no waiting mends.
+    """
+
+    def __init__(
+        self, settings: Settings, make: Callable[[Settings], Engine], on_failure: Callable[[], None] | None = None
+    ) -> None:
+        self.settings = settings
+        self.started_at = int(time.time())
+        self._make = make
+        self._on_failure = on_failure
+        self._engine: Engine | None = None
+        self._failure: str | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Load and warm up. A failure is kept, logged and told by :meth:`health`; it is not raised."""
+        begin = time.perf_counter()
+        try:
+            engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
+            await engine.start()
+        except Exception as error:
+            self._failure = str(error) if isinstance(error, TonguesError) else f"{type(error).__name__}: {error}"
+            _LOG.error("cannot serve: %s", self._failure, exc_info=not isinstance(error, TonguesError))
+            if self._on_failure is not None:
+                self._on_failure()
+            return
+        self._engine = engine
+        READY.set(1)
+        names = len(engine.registry.snapshot.adapters)
+        _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, self.settings.models, names)
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what runs."""
+        self._draining = True
+        READY.set(0)
+        if self._engine is not None:
+            await self._engine.drain()
+
+    @property
+    def engine(self) -> Engine:
+        """Raises :class:`Starting`, :class:`Draining`, or :class:`BackboneError` where there will never be one."""
+        if self._failure is not None:
+            raise BackboneError(f"the model could not be loaded: {self._failure}")
+        if self._draining:
+            raise Draining("shutting down: ask again, another one will answer")
+        if self._engine is None:
+            raise Starting("the model is being loaded: ask again in a moment")
+        return self._engine
+
+    def health(self) -> Health:
+        """Whether requests can be answered, and if not, why."""
+        try:
+            ready = self.engine.ready
+        except Starting as error:
+            return Health(status="starting", reason=str(error))
+        except Draining as error:
+            return Health(status="draining", reason=str(error))
+        except BackboneError as error:
+            return Health(status="failed", reason=str(error))
+        return Health(status="ok") if ready else Health(status="starting", reason="warming up")
+
+
+def service_of(request: Request) -> Service:
+    """The service that the app was made with."""
+    service: Service = request.app.state.service
+    return service

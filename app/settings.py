@@ -1,0 +1,116 @@
+"""Everything that can be set, and the only place that reads the environment (``TONGUES_*``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from adapters.errors import TonguesError
+from app.errors import validation_message
+
+MODELS_FOLDER = Path("models")
+
+
+class SettingsError(TonguesError):
+    """A setting that cannot be; the message names it, says what was wrong and what would be right."""
+
+
+class Settings(BaseSettings):
+    """Each field is also an environment variable: ``max_audio_s`` is ``TONGUES_MAX_AUDIO_S``."""
+
+    model_config = SettingsConfigDict(env_prefix="TONGUES_", env_ignore_empty=True, extra="forbid", frozen=True)
+
+    models: Path = Field(
+        default=Path(), description="the model: a folder with backbone/ and adapters/; the only one in models/ if unset"
+    )
+    adapters: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="further folders of adapters, parted by ':'; where names are the same these count",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    threads: int | None = Field(default=None, ge=1, description="of a forward on a CPU; PyTorch's own choice if unset")
+    max_seats: int = Field(default=64, ge=1, description="adapters on the device at once")
+    max_host_bytes: int = Field(default=1 << 30, ge=0, description="adapters kept in memory that no request needs")
+    max_batch_frames: int | None = Field(default=None, ge=1, description="frames of 20 ms, padding included")
+    max_batch_rows: int | None = Field(default=None, ge=1)
+
+    max_requests: int = Field(default=128, ge=1, description="taken at once, waiting ones included; beyond it, 429")
+    max_upload_bytes: int = Field(default=200_000_000, ge=1_000)
+    max_audio_s: float = Field(default=4 * 3600, ge=1, allow_inf_nan=False)
+    request_timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False, description="from upload to transcript")
+    upload_idle_s: float = Field(default=30, gt=0, allow_inf_nan=False, description="without a byte of the body: 408")
+    drain_s: float = Field(default=30, ge=0, allow_inf_nan=False, description="for running requests when shutting down")
+
+    admin_key: SecretStr | None = Field(default=None, description="allows publishing adapters; off if unset")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def adapter_folders(self) -> tuple[Path, ...]:
+        """All places of adapters, the first of which counts where names are the same."""
+        return (*self.adapters, self.models / "adapters")
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _split_folders(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _not_of_kubernetes(cls, value: Any) -> Any:
+        """Kubernetes sets ``TONGUES_PORT=tcp://...`` where a service is called tongues."""
+        return cls.model_fields["port"].default if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @field_validator("log_level", "device", "dtype", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _find_model(self) -> Self:
+        object.__setattr__(self, "models", _model_folder(self.models))
+        return self
+
+    @classmethod
+    def read(cls, **given: Any) -> Settings:
+        """From the environment; what is ``given`` and not None counts instead. Raises :class:`SettingsError`."""
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            message, name = validation_message(iter([first]))
+            source = f" (TONGUES_{name.upper()})" if name and given.get(name) is None else ""
+            raise SettingsError(message + source) from error
+
+
+def _model_folder(given: Path) -> Path:
+    """The folder of the model that is meant: given itself, by name in models/, or the only one that there is."""
+    if given != Path() and _is_model(given):
+        return given
+    if given != Path() and _is_model(MODELS_FOLDER / given):
+        return MODELS_FOLDER / given
+    searched = given if given != Path() and given.is_dir() else MODELS_FOLDER
+    there_are = sorted(path for path in searched.iterdir() if _is_model(path)) if searched.is_dir() else []
+    if len(there_are) == 1 and (given in (Path(), searched)):
+        return there_are[0]
+    names = ", ".join(str(path) for path in there_are)
+    if given not in (Path(), searched):
+        raise ValueError(f"no model in {given}: a model is a folder with backbone/config.json" + _or(names))
+    if names:
+        raise ValueError(f"several models in {searched}, name one of them: {names}")
+    raise ValueError(f"no model in {searched.absolute()}: a model is a folder with backbone/config.json")
+
+
+def _or(names: str) -> str:
+    return f"; there are {names}" if names else ""
+
+
+def _is_model(path: Path) -> bool:
+    return (path / "backbone" / "config.json").is_file()
