@@ -63,7 +63,7 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     config = read_config(folder)
     _weights_file(folder)
     model_class = _MODELS[config.model_type][1]
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = model_class.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True

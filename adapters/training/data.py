@@ -160,3 +160,12 @@ def epoch_batches(
         batches.append(batch)
     rng.shuffle(batches)
     return batches
+
+
+def language_weights(clips: Sequence[Clip], power: float) -> list[float]:
+    """How often to draw each clip: more where its language has fewer seconds, at most four times."""
+    seconds: dict[str, float] = {}
+    for clip in clips:
+        seconds[clip.language] = seconds.get(clip.language, 0.0) + clip.seconds
+    most = max(seconds.values())
+    return [min((most / seconds[clip.language]) ** power, 4.0) for clip in clips]

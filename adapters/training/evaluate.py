@@ -78,6 +78,8 @@ def evaluate(
     registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)
     clips = [clip for clip in read_manifest(manifest) if clip.split == split]
     clips = [clip for clip in clips if not sources or clip.source in sources]
+    if adapter is not None and not languages:
+        languages = [registry.resolve(name=adapter).record.language]
     chosen = {tag: registry.resolve(language=tag, name=adapter) for tag in languages}
     if not languages:
         for tag in {clip.language for clip in clips} & registry.snapshot.languages.keys():

@@ -7,7 +7,7 @@ of each clip and kept; every step starts there. What is saved is the version wit
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,24 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters.adapter import Adapter, parameter_count
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.config import AdapterConfig, Norms, top_layers
-from adapters.encoder import Encoder, Frames
+from adapters.encoder import Encoder
 from adapters.errors import DataError
-from adapters.frontend import SAMPLE_RATE, pad
+from adapters.frontend import SAMPLE_RATE
 from adapters.record import AdapterRecord
 from adapters.store import AdapterStore
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 from adapters.training.evaluate import Candidate, error_rates, hear
+from adapters.training.losses import ctc_loss
 from adapters.training.manifest import Clip, read_manifest
 from adapters.training.precision import prefers_bfloat16
-from adapters.training.pretrain import schedule
 from adapters.training.progress import Progress
+from adapters.training.schedule import schedule
+from adapters.training.trunk import run_trunk
 from adapters.vocab import Vocab
 
 _EVERY = 200
@@ -59,23 +60,6 @@ class TrainConfig:
     )
     sources: tuple[str, ...] = ()
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class _Trunk:
-    """The trunk's output for every variation of every clip, (T, D) float16 each, in one memory-mapped file."""
-
-    states: np.memmap
-    begins: np.ndarray
-    frames: np.ndarray
-
-    def batch(self, rows: Sequence[int], layer: int, device: str) -> Frames:
-        lengths = tuple(int(self.frames[row]) for row in rows)
-        hidden = torch.zeros(len(rows), max(lengths), self.states.shape[1])
-        for i, row in enumerate(rows):
-            begin = self.begins[row]
-            hidden[i, : lengths[i]] = torch.from_numpy(self.states[begin : begin + lengths[i]].astype(np.float32))
-        return Frames(hidden.to(device), lengths, layer)
 
 
 def train(
@@ -118,7 +102,17 @@ def train(
     _start_head(adapter, vocab, backbone)
     folder.mkdir(parents=True, exist_ok=True)
     cache = AudioCache(clips["train"], manifest.parent / "cache")
-    trunk = _run_trunk(cache, encoder, adapter.lowest_layer, config, folder, normalised, bfloat16)
+    trunk = run_trunk(
+        cache,
+        encoder,
+        adapter.lowest_layer,
+        folder / "trunk.f16",
+        variations=config.variations,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        normalised=normalised,
+        bfloat16=bfloat16,
+    )
     labels = [_labels(clip, vocab) for clip in cache.clips]
 
     optimiser = torch.optim.AdamW(adapter.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -131,15 +125,16 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, 0.1)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            logits = encoder.top(trunk.batch(rows, adapter.lowest_layer, device), adapter)
-        loss = _ctc(logits.float(), [int(trunk.frames[r]) for r in rows], [labels[r % len(cache)] for r in rows], vocab)
+            logits = encoder.top(trunk.batch(rows, device), adapter)
+        frames = [int(trunk.frames[row]) for row in rows]
+        loss = ctc_loss(logits, frames, [labels[row % len(cache)] for row in rows], blank=vocab.blank)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
         if torch.isfinite(norm):
             optimiser.step()
         step += 1
-        audio_s = sum(int(trunk.frames[r]) for r in rows) * encoder.geometry.hop / SAMPLE_RATE
+        audio_s = sum(frames) * encoder.geometry.hop / SAMPLE_RATE
         progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
         if step % _EVERY == 0 or step == config.steps:
             cer = _cer(clips["dev"], adapter, vocab, encoder, normalised)
@@ -207,34 +202,6 @@ def _labels(clip: Clip, vocab: Vocab) -> list[int]:
         raise DataError(f"{clip.path}: {error}") from error
 
 
-def _run_trunk(
-    cache: AudioCache,
-    encoder: Encoder,
-    layer: int,
-    config: TrainConfig,
-    folder: Path,
-    normalised: bool,
-    bfloat16: bool,
-) -> _Trunk:
-    device = next(encoder.parameters()).device
-    waves = []
-    for variation in range(config.variations):
-        for index in range(len(cache)):
-            rng = np.random.default_rng([config.seed, variation, index])
-            samples = cache.samples(index)
-            waves.append(config.augmentation(samples, rng) if variation else samples)
-    frames = np.array([encoder.geometry.frames(wave.size) for wave in waves])
-    begins = np.concatenate([[0], np.cumsum(frames)[:-1]])
-    states = np.memmap(folder / "trunk.f16", np.float16, "w+", shape=(int(frames.sum()), encoder.hidden_size))
-    for batch in epoch_batches([w.size for w in waves], 60 * SAMPLE_RATE, seed=config.seed, epoch=0):
-        audio = pad([waves[row] for row in batch], normalised=normalised).to(device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            hidden = encoder.trunk(audio, layer).hidden
-        for i, row in enumerate(batch):
-            states[begins[row] : begins[row] + frames[row]] = hidden[i, : frames[row]].half().cpu().numpy()
-    return _Trunk(states, begins, frames)
-
-
 def _order(frames: np.ndarray, clip_count: int, start: int, config: TrainConfig) -> Iterator[list[int]]:
     """Batches of rows of the trunk from step ``start`` on: each epoch draws one variation of every clip."""
     step = epoch = 0
@@ -247,20 +214,6 @@ def _order(frames: np.ndarray, clip_count: int, start: int, config: TrainConfig)
                 yield [int(rows[i]) for i in batch]
             step += 1
         epoch += 1
-
-
-def _ctc(logits: Tensor, frames: list[int], labels: list[list[int]], vocab: Vocab) -> Tensor:
-    """CTC loss in float32 a character, blanks as the vocabulary has them; clips too short for their text count 0."""
-    loss = F.ctc_loss(
-        F.log_softmax(logits, dim=2).transpose(0, 1),
-        torch.tensor([label for row in labels for label in row]).to(logits.device),
-        torch.tensor(frames),
-        torch.tensor([len(row) for row in labels]),
-        blank=vocab.blank,
-        reduction="sum",
-        zero_infinity=True,
-    )
-    return loss / max(1, sum(map(len, labels)))
 
 
 def _cer(clips: list[Clip], adapter: Adapter, vocab: Vocab, encoder: Encoder, normalised: bool) -> float:

@@ -24,11 +24,12 @@ def pretrain_command(
     """
     from dataclasses import replace
 
-    from adapters.training.pretrain import PretrainConfig, pretrain, world_size
+    from adapters.training.pretrain import PretrainConfig, pretrain
+    from adapters.training.processes import process_count
     from app.commands.console import errors_told
 
     config = PretrainConfig(seed=seed)
-    each = batch_s / world_size()
+    each = batch_s / process_count()
     stages = {
         name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=each)
         for name, stage in config.stages.items()

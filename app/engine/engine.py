@@ -15,8 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,31 +28,14 @@ from adapters.errors import AudioTooShort, DeadlineExceeded, Draining, EngineErr
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore, LoadedAdapter
-from adapters.windows import Window, WindowShape, cut
+from adapters.windows import Window, cut
+from app.engine.config import EngineConfig
 from app.engine.job import Batch, Job
 from app.engine.residency import Residency, worn_of
 from app.engine.runner import Runner
-from app.engine.scheduler import Budget, Scheduler
+from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What an engine serves and how much it takes on."""
-
-    backbone: Path
-    stores: tuple[Path, ...]
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-    threads: int | None = None
-    max_seats: int = 64
-    max_host_bytes: int = 1 << 30
-    max_requests: int = 128
-    windows_in_flight: int = 2
-    request_timeout_s: float = 3_600.0
-    budget: Budget = field(default_factory=Budget)
-    window: WindowShape = field(default_factory=WindowShape)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""What training minimises: CTC a character, and the units behind a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_NOWHERE = -100
+_FORBIDDEN = -1e4
+
+
+def ctc_loss(
+    logits: Tensor,
+    frames: Sequence[int],
+    labels: Sequence[Sequence[int]],
+    *,
+    blank: int,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """CTC (Graves et al. 2006) in float32, summed over the rows and divided by their labels.
+
+    Semantics: logits (B, T, V), each row's valid frames and label ids -> scalar. ``allowed`` (B, V) bool: the tokens
+    that a row's language has, where one head serves many. A row too short for its labels counts 0.
+    """
+    wide = logits.float()
+    if allowed is not None:
+        wide = wide.masked_fill(~allowed[:, None, :], _FORBIDDEN)
+    loss = F.ctc_loss(
+        F.log_softmax(wide, dim=2).transpose(0, 1),
+        torch.tensor([label for row in labels for label in row]).to(logits.device),
+        torch.tensor(list(frames)),
+        torch.tensor([len(row) for row in labels]),
+        blank=blank,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return loss / max(1, sum(map(len, labels)))
+
+
+def unit_losses(logits: Tensor, units: Sequence[np.ndarray], masked: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each frame's unit (HuBERT, Hsu et al. 2021, section 2.2), over masked and over seen frames.
+
+    Semantics: logits (B, T, U), units B times (T_i,), masked (B, T) bool -> two scalars.
+    """
+    target = torch.full(logits.shape[:2], _NOWHERE)
+    for row, found in enumerate(units):
+        width = min(len(found), logits.shape[1])
+        target[row, :width] = torch.from_numpy(found[:width].astype(np.int64))
+    target = target.to(logits.device)
+    each = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none", ignore_index=_NOWHERE)
+    each, valid = each.view(target.shape), target >= 0
+    return each[masked & valid].mean(), each[~masked & valid].mean()
+
+
+def span_mask(
+    frames: Sequence[int], width: int, probability: float, rng: np.random.Generator, *, span: int = 10
+) -> Tensor:
+    """(B, width) bool: spans of ``span`` frames, each valid frame the start of one with ``probability``."""
+    starts = rng.random((len(frames), width)) < probability
+    masked = np.zeros_like(starts)
+    for shift in range(min(span, width)):
+        masked[:, shift:] |= starts[:, : width - shift]
+    masked &= np.arange(width)[None, :] < np.asarray(frames)[:, None]
+    return torch.from_numpy(masked)
