@@ -28,7 +28,8 @@ def make_engine(settings: Settings) -> Engine:
     """The engine that ``settings`` describe, not started yet."""
     import torch
 
-    from app.engine.engine import Engine, EngineConfig
+    from app.engine.config import EngineConfig
+    from app.engine.engine import Engine
     from app.engine.scheduler import Budget
 
     device = settings.device
