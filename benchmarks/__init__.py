@@ -1,0 +1,1 @@
+"""How fast, next to what: every comparison in one run, on the same clips, in turn."""
