@@ -9,56 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.config import AdapterConfig
-from adapters.encoder import NORMS, Norm, Place
 from adapters.methods import METHODS
-
-
-def method_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
-    """The tensors that the method puts into the layers: ``layers.{i}.{place}.{tensor}`` -> shape."""
-    method = METHODS[config.method]
-    return {
-        f"layers.{layer}.{place}.{name}": shape
-        for layer in config.layers
-        for place in method.PLACES
-        for name, shape in method.shapes(config, hidden_size).items()
-    }
-
-
-def norm_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
-    """The trained copies of the backbone's layer norms: ``layers.{i}.{norm}.{weight|bias}`` -> shape."""
-    return {
-        f"layers.{layer}.{norm}.{part}": (hidden_size,)
-        for layer in config.norm_layers(layer_count)
-        for norm in NORMS
-        for part in ("weight", "bias")
-    }
-
-
-def head_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
-    """The CTC head."""
-    return {"head.weight": (config.vocab_size, hidden_size), "head.bias": (config.vocab_size,)}
-
-
-def expected_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an adapter on a backbone of ``layer_count`` layers of ``hidden_size``, as on disk.
-
-    Raises ``ValueError`` for a method that nobody knows or layers that the backbone does not have.
-    """
-    if config.method not in METHODS:
-        raise ValueError(f"unknown method {config.method!r}; there are {', '.join(sorted(METHODS))}")
-    if config.layers and config.layers[-1] >= layer_count:
-        raise ValueError(f"layer {config.layers[-1]} is adapted, but the backbone has layers 0 to {layer_count - 1}")
-    return {
-        **method_shapes(config, hidden_size),
-        **norm_shapes(config, hidden_size, layer_count),
-        **head_shapes(config, hidden_size),
-    }
-
-
-def parameter_count(config: AdapterConfig, hidden_size: int, layer_count: int) -> int:
-    """Trained parameters of an adapter: method, norms and head."""
-    shapes = expected_shapes(config, hidden_size, layer_count).values()
-    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+from adapters.shapes import NORMS, Norm, Place, expected_shapes
 
 
 class Adapter(nn.Module):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import HubertConfig, Wav2Vec2Config
 
-from adapters.adapter import expected_shapes, head_shapes, method_shapes, norm_shapes
 from adapters.backbone import read_config
 from adapters.config import AdapterConfig
-from adapters.encoder import BackboneConfig
 from adapters.errors import BackboneError
+from adapters.shapes import expected_shapes, head_shapes, method_shapes, norm_shapes
+
+if TYPE_CHECKING:
+    from adapters.encoder import BackboneConfig
 
 _LARGE: dict[str, Any] = {
     "hidden_size": 1024,
@@ -82,6 +84,8 @@ class ParameterCounts:
 
 def count_parameters(config: BackboneConfig, adapter: AdapterConfig) -> ParameterCounts:
     """Count without allocating anything. Raises ``ValueError`` for layers that the backbone does not have."""
+    from transformers import HubertModel, Wav2Vec2Model
+
     with torch.device("meta"):
         model = HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
     size, layers = config.hidden_size, config.num_hidden_layers

@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils import parametrize
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import HubertConfig, Wav2Vec2Config
 from transformers.utils import logging as transformers_logging
 
-from adapters.encoder import BackboneConfig, Encoder
+from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 
-_MODELS: dict[str, tuple[Any, Any]] = {
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-    "hubert": (HubertConfig, HubertModel),
-}
+if TYPE_CHECKING:
+    from adapters.encoder import BackboneConfig
+
+_CONFIGS: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig}
 
 # what decides, besides the weights, what comes out of a backbone
 _STRUCTURE = (
@@ -62,7 +62,9 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     """
     config = read_config(folder)
     _weights_file(folder)
-    model_class = _MODELS[config.model_type][1]
+    from transformers import HubertModel, Wav2Vec2Model
+
+    model_class: Any = HubertModel if config.model_type == "hubert" else Wav2Vec2Model
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = model_class.from_pretrained(
@@ -86,9 +88,9 @@ def read_config(folder: Path) -> BackboneConfig:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BackboneError(f"{path}: not readable as JSON: {error}") from error
     kind = data.get("model_type") if isinstance(data, dict) else None
-    if kind not in _MODELS:
-        raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_MODELS)}")
-    config: BackboneConfig = _MODELS[kind][0].from_dict(data)
+    if kind not in _CONFIGS:
+        raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_CONFIGS)}")
+    config: BackboneConfig = _CONFIGS[kind].from_dict(data)
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
     return config
@@ -135,7 +137,7 @@ def fingerprint(folder: Path) -> str:
 
 def _canonical(name: str) -> str:
     """One name for a tensor whatever wrapped the model when it was saved, and whichever torch named its weight norm."""
-    for prefix in _MODELS:
+    for prefix in _CONFIGS:
         name = name.removeprefix(f"{prefix}.")
     name = name.replace("parametrizations.weight.original0", "weight_g")
     return name.replace("parametrizations.weight.original1", "weight_v")

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.adapter import head_shapes, method_shapes, norm_shapes
 from adapters.config import AdapterConfig
-from adapters.encoder import Norm, Place
 from adapters.errors import BankFull
 from adapters.methods import METHODS
+from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
 
 HEAD_CLASS = 16
 _FIRST_SLOTS = 8

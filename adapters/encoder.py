@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
 from adapters.frontend import FrontEnd, Geometry, PaddedAudio, valid_mask
+from adapters.shapes import Norm, Place
 
-Place = Literal["attention", "feed_forward"]
-Norm = Literal["layer_norm", "final_layer_norm"]
-NORMS: tuple[Norm, ...] = ("layer_norm", "final_layer_norm")
-BackboneConfig = Wav2Vec2Config | HubertConfig
-BackboneModel = Wav2Vec2Model | HubertModel
+if TYPE_CHECKING:  # transformers' models take seconds to import, and only who loads one needs them
+    from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+    BackboneConfig = Wav2Vec2Config | HubertConfig
+    BackboneModel = Wav2Vec2Model | HubertModel
 
 
 class Worn(Protocol):

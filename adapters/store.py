@@ -26,10 +26,10 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from adapters.adapter import expected_shapes
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterCorrupt, AdapterFormatError, AdapterMismatch, DataError, UnknownAdapter
 from adapters.record import DTYPES, AdapterRecord, StoredFile, check_name
+from adapters.shapes import expected_shapes
 from adapters.vocab import Vocab
 
 _RECORD = "adapter.json"

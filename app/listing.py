@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from adapters.adapter import parameter_count
 from adapters.errors import UnknownAdapter
+from adapters.shapes import parameter_count
 from app.schemas import AdapterOut, State, Where
 
 if TYPE_CHECKING:

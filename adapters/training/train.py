@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adapters.adapter import Adapter, parameter_count
+from adapters.adapter import Adapter
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.config import AdapterConfig, Norms, top_layers
@@ -25,6 +25,7 @@ from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.record import AdapterRecord
+from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 from adapters.training.evaluate import Candidate, error_rates, hear

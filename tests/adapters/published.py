@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from adapters.adapter import expected_shapes
 from adapters.config import AdapterConfig
 from adapters.record import AdapterRecord
+from adapters.shapes import expected_shapes
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 

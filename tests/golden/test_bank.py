@@ -5,6 +5,8 @@ The adapters stand far from the identity and from one another, so that a row in 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from adapters.errors import BankFull
 from adapters.frontend import pad
 from tests.builders import clip, encoder_of, perturbed_adapter, reference
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 LENGTHS_S = (0.3, 1.1, 2.0, 0.7, 3.1, 1.6, 0.5, 2.4)
 CLIPS = [clip(seconds, seed=10 + i, loudness=0.8 if i == 3 else 0.1) for i, seconds in enumerate(LENGTHS_S)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from adapters.frontend import normalise, pad
 from tests.builders import KINDS, clip, encoder_of, reference
 
 CLIPS = [clip(0.3, 1), clip(1.0, 2, loudness=0.8), clip(3.0, 3), clip(7.0, 4)]
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 
 
 class BareHead:
