@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CORPUS ?= data/corpus
 MODEL ?= models/small
-LANGUAGES ?= en es fr it ru cs nl
+LANGUAGES ?= en,es,fr,it,ru,cs,nl,ro,bg,el,be,ca,da
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
@@ -42,10 +42,8 @@ bench: $(VENV)/.installed-dev  ## the service under load, measured
 
 models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (hours)
 	$(BIN)/tongues data build --out $(CORPUS)
-	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL)
-	for language in $(LANGUAGES); do \
-	  $(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) --lang $$language || exit 1; \
-	done
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m app.cli pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL)
+	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) --lang $(LANGUAGES)
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \
