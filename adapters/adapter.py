@@ -22,10 +22,10 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig, hidden_size: int, layer_count: int) -> None:
         """Raises ``ValueError`` where the configuration does not fit the backbone's sizes."""
         super().__init__()
+        self._shapes = expected_shapes(config, hidden_size, layer_count)
         self.config = config
         self.lowest_layer = config.lowest_layer(layer_count)
         self._method = METHODS[config.method]
-        self._shapes = expected_shapes(config, hidden_size, layer_count)
         for name, shape in self._shapes.items():
             self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape)))
         with torch.no_grad():

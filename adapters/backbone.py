@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils import parametrize
@@ -48,7 +49,7 @@ _NOT_BACKBONE = (
     "quantizer.",
     "project_",
     "masked_spec_embed",
-    "adapter_layer.",
+    "adapter.",
     "classifier.",
     "projector.",
 )
@@ -58,7 +59,7 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
     The weight norm of the positional convolution is folded into its weight: the same output for less work.
-    Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone.
+    Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it.
     """
     config = read_config(folder)
     _weights_file(folder)
@@ -66,12 +67,16 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
 
     model_class: Any = HubertModel if config.model_type == "hubert" else Wav2Vec2Model
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report names every head
     try:
-        model = model_class.from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+        model, told = model_class.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"{folder}: the weights do not load: {error}") from error
+    if missing := sorted(name for name in told["missing_keys"] if _counts(name)):  # transformers would invent them
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BackboneError(f"{folder}: model.safetensors lacks {some}, which config.json speaks of")
     encoder = Encoder(model)
     fold_weight_norm(encoder)
     return encoder.requires_grad_(False).eval().to(device)
@@ -88,9 +93,12 @@ def read_config(folder: Path) -> BackboneConfig:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BackboneError(f"{path}: not readable as JSON: {error}") from error
     kind = data.get("model_type") if isinstance(data, dict) else None
-    if kind not in _CONFIGS:
+    if not isinstance(kind, str) or kind not in _CONFIGS:
         raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_CONFIGS)}")
-    config: BackboneConfig = _CONFIGS[kind].from_dict(data)
+    try:
+        config: BackboneConfig = _CONFIGS[kind].from_dict(data)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise BackboneError(f"{path}: not a configuration of {kind}: {error}") from error
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
     return config
@@ -125,13 +133,16 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     structure = {name: getattr(config, name) for name in _STRUCTURE}
     digest.update(json.dumps(structure, sort_keys=True, default=list).encode())
-    with safe_open(_weights_file(folder), framework="pt") as file:
-        names = {_canonical(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
-        for canonical in sorted(names):
-            if not canonical.startswith(_NOT_BACKBONE) and not any(part in canonical for part in (".adapter_layer.",)):
+    path = _weights_file(folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = {_canonical(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
+            for canonical in sorted(filter(_counts, names)):
                 tensor: Tensor = file.get_tensor(names[canonical])
                 digest.update(f"{canonical}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.float().contiguous().numpy().tobytes())
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(f"{path}: not readable as safetensors: {error}") from error
     return digest.hexdigest()[:16]
 
 
@@ -141,6 +152,11 @@ def _canonical(name: str) -> str:
         name = name.removeprefix(f"{prefix}.")
     name = name.replace("parametrizations.weight.original0", "weight_g")
     return name.replace("parametrizations.weight.original1", "weight_v")
+
+
+def _counts(canonical: str) -> bool:
+    """Whether a tensor is part of the backbone."""
+    return not canonical.startswith(_NOT_BACKBONE) and ".adapter_layer." not in canonical
 
 
 def _weights_file(folder: Path) -> Path:

@@ -28,8 +28,11 @@ class WindowShape:
     context_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.search_s <= self.longest_s / 2 or self.context_s < 0.1:
-            raise ValueError(f"windows of {self.longest_s} s cannot search {self.search_s} s for a pause")
+        if not 0.1 <= self.search_s <= self.longest_s / 2 or self.context_s < 0.1:
+            raise ValueError(
+                f"windows of {self.longest_s} s: the search for a pause takes 0.1 s to half of that, "
+                f"not {self.search_s} s, and the context 0.1 s or more, not {self.context_s} s"
+            )
 
 
 @dataclass(frozen=True)

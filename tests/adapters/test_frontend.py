@@ -1,0 +1,148 @@
+"""Lengths, normalisation, padding and the masked group norm, each against the implementation that checkpoints know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+from adapters.frontend import Geometry, masked_group_norm, normalise, pad, valid_mask
+from tests.builders import clip
+
+BASE = Geometry((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
+ODD = Geometry((7, 4, 2), (4, 3, 1))
+
+
+@pytest.fixture(scope="module", params=[BASE, ODD], ids=["base", "odd"])
+def geometry_and_model(request):
+    geometry: Geometry = request.param
+    config = Wav2Vec2Config(
+        conv_kernel=geometry.kernels,
+        conv_stride=geometry.strides,
+        conv_dim=(4,) * len(geometry.kernels),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_conv_pos_embedding_groups=4,
+        num_conv_pos_embeddings=8,
+    )
+    return geometry, Wav2Vec2Model(config)
+
+
+@given(samples=st.integers(0, 200_000))
+def test_frames_are_those_that_transformers_computes(geometry_and_model, samples):
+    geometry, model = geometry_and_model
+    theirs = int(model._get_feat_extract_output_lengths(torch.tensor(samples)))
+    assert geometry.frames(samples) == max(0, theirs)
+
+
+def test_frames_are_those_that_the_convolutions_give(geometry_and_model):
+    geometry, model = geometry_and_model
+    for samples in (geometry.receptive_field, geometry.receptive_field + 1, geometry.samples(2), 1999, 3200):
+        with torch.inference_mode():
+            assert model.feature_extractor(torch.zeros(1, samples)).shape[2] == geometry.frames(samples)
+
+
+@given(frames=st.integers(1, 5_000))
+def test_samples_are_the_fewest_for_so_many_frames(geometry_and_model, frames):
+    geometry, _ = geometry_and_model
+    assert geometry.frames(geometry.samples(frames)) == frames
+    assert geometry.frames(geometry.samples(frames) - 1) == frames - 1
+
+
+def test_the_published_geometry():
+    assert (BASE.hop, BASE.receptive_field) == (320, 400)
+    assert (BASE.frames(399), BASE.frames(400), BASE.frames(16_000)) == (0, 1, 49)
+    assert BASE.samples(0) == 0
+
+
+@pytest.mark.parametrize("loudness", [1e-4, 0.1, 0.9])
+@pytest.mark.parametrize("seconds", [0.03, 1.0, 3.0])
+def test_normalise_equals_transformers(seconds, loudness):
+    samples = clip(seconds, seed=3, loudness=loudness) + np.float32(0.2)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
+    theirs = extractor([samples.astype(np.float64)], sampling_rate=16_000, return_tensors="np").input_values[0]
+    ours = normalise(samples)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert abs(ours.mean()) < 1e-4
+
+
+def test_normalising_silence_gives_silence():
+    assert not normalise(np.full(1000, 0.25, np.float32)).any()
+
+
+def test_each_row_is_normalised_alone_and_zero_behind_its_end():
+    rows = [clip(0.3, 1), clip(1.0, 2, loudness=0.8)]
+    audio = pad(rows)
+    assert audio.lengths == (4800, 16_000)
+    for row, samples in enumerate(rows):
+        np.testing.assert_array_equal(audio.samples[row, : samples.size].numpy(), normalise(samples))
+        assert not audio.samples[row, samples.size :].any()
+
+
+def test_rows_may_stay_as_they_are_and_widths_be_rounded_up():
+    audio = pad([clip(0.3, 1)], normalised=False, multiple=1000)
+    assert audio.samples.shape == (1, 5000)
+    np.testing.assert_array_equal(audio.samples[0, :4800].numpy(), clip(0.3, 1))
+
+
+@pytest.mark.parametrize(
+    "windows", [[], [np.zeros(0, np.float32)], [clip(0.1), np.zeros(0, np.float32)], [np.zeros((2, 8), np.float32)]]
+)
+def test_batches_that_make_no_sense_are_refused(windows):
+    with pytest.raises(ValueError, match="at least one window"):
+        pad(windows)
+
+
+def test_a_mask_only_where_a_row_is_not_full():
+    assert valid_mask((5, 5), 5, "cpu") is None
+    mask = valid_mask((2, 3), 3, "cpu")
+    assert mask is not None
+    assert mask.tolist() == [[True, True, False], [True, True, True]]
+
+
+def random_norm(channels: int) -> nn.GroupNorm:
+    torch.manual_seed(1)
+    norm = nn.GroupNorm(channels, channels)
+    with torch.no_grad():
+        norm.weight.normal_(1.0, 0.3)
+        norm.bias.normal_()
+    return norm.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close"),
+    [(torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)],
+    ids=["float32", "float16", "bfloat16"],
+)
+@pytest.mark.parametrize("lengths", [(40, 40, 40), (40, 7, 2), (13, 21, 40)])
+def test_masked_group_norm_equals_torchs_on_each_row_alone(dtype, close, lengths):
+    """With loud junk behind the ends, far from zero mean: sums in half precision would be off by far more."""
+    norm = random_norm(6)
+    torch.manual_seed(0)
+    x = (torch.randn(3, 6, 40) * 3 + 50).to(dtype)
+    for row, length in enumerate(lengths):
+        x[row, :, length:] = 3e4
+    found = masked_group_norm(x, norm.to(dtype), valid_mask(lengths, 40, "cpu"))
+    assert found.dtype == dtype
+    for row, length in enumerate(lengths):
+        alone = nn.functional.group_norm(
+            x[row : row + 1, :, :length].double(), 6, norm.weight.double(), norm.bias.double(), norm.eps
+        )
+        torch.testing.assert_close(found[row : row + 1, :, :length].double(), alone, atol=close, rtol=close)
+
+
+def test_what_lies_behind_an_end_is_never_read():
+    norm = random_norm(3)
+    x = torch.randn(2, 3, 9)
+    x[0, :, 4:] = float("nan")
+    found = masked_group_norm(x.nan_to_num(7.0), norm, valid_mask((4, 9), 9, "cpu"))
+    other = masked_group_norm(x.nan_to_num(-3.0), norm, valid_mask((4, 9), 9, "cpu"))
+    torch.testing.assert_close(found, other, atol=0, rtol=0)
+    torch.testing.assert_close(found[0, :, 4:], norm.bias[:, None].expand(3, 5))
