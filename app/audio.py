@@ -30,6 +30,7 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; outside of it a small file resample
 _MAX_SAMPLE = 2.0**31  # float samples belong in -1..1, yet some write integers as floats; more than that is no sound
 _GAP_S = 0.1  # a jump in the time stamps above this is silence that was not sent
 _MAX_BAD_PACKETS = 200  # in a row
+_MAX_PLANES = 7  # PyAV finds the end of the planes by a null pointer, which FFmpeg sets behind up to 7 of them
 _PADDING_S = 0.1  # encoders pad and trim
 _FRAME_S = 0.01
 
@@ -135,6 +136,8 @@ class AudioSource:
                 raise BrokenAudio(f"a sample rate of {rate} Hz; {_MIN_RATE} to {_MAX_RATE} are possible")
             missing_s = 0.0 if frame.time is None else frame.time - expected_s
             if missing_s > _GAP_S and self.duration_s + missing_s <= self._max_audio_s:
+                # Opus may leave silence out; in anything else a gap is what got lost.
+                self.truncated |= self.duration_s > 0 and "opus" not in stream.codec_context.name
                 self.duration_s += missing_s
                 missing = round(missing_s * rate)
                 for start in range(0, missing, rate):
@@ -142,7 +145,7 @@ class AudioSource:
             samples = _mixed(frame)
             self.duration_s += samples.size / rate
             expected_s = (expected_s if frame.time is None else frame.time) + samples.size / rate
-            if self.duration_s > self._max_audio_s:
+            if self.duration_s > self._max_audio_s + _PADDING_S:
                 self._refuse_length()
             # false for NaN too
             if samples.size and not float(np.abs(samples).max()) <= _MAX_SAMPLE:
@@ -159,7 +162,7 @@ class AudioSource:
                 frames = packet.decode()
             except StopIteration:
                 break
-            except (av.error.FFmpegError, ValueError):
+            except Exception:  # hostile files get more out of PyAV than its own errors
                 bad_packets += 1
                 doubtful = decoded
                 if bad_packets > _MAX_BAD_PACKETS:
@@ -192,7 +195,7 @@ def _open(file: BinaryIO) -> InputContainer:
         return av.open(
             _Reader(file), "r", container_options=open_options(), io_open=_open_nothing, metadata_errors="replace"
         )
-    except (av.error.FFmpegError, ValueError) as error:
+    except Exception as error:  # hostile files get more out of PyAV than its own errors
         if known:
             raise BrokenAudio("it starts as audio or video does and cannot be read: broken, or cut off") from error
         raise NotAudio("not audio, or of a kind that is not known; send WAV, FLAC, Ogg, MP3, MP4 or WebM") from error
@@ -214,8 +217,11 @@ def _audio_stream(container: InputContainer) -> AudioStream:
 def _mixed(frame: AudioFrame) -> Samples:
     """The mean of the channels, as float32 in -1..1."""
     try:
+        if frame.format.is_planar and frame.layout.nb_channels > _MAX_PLANES:
+            packer = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+            frame = packer.resample(frame)[0]
         samples = frame.to_ndarray()  # (C, N) where planar, else (1, N * C)
-    except ValueError as error:
+    except Exception as error:
         raise NotAudio(f"samples of the kind {frame.format.name}, which cannot be read here: send 16 bit") from error
     if not frame.format.is_planar:
         samples = samples.reshape(frame.samples, -1).T

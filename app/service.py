@@ -99,6 +99,11 @@ class Service:
             await self._engine.drain()
 
     @property
+    def failed(self) -> bool:
+        """There will never be an engine."""
+        return self._failure is not None
+
+    @property
     def engine(self) -> Engine:
         """Raises :class:`Starting`, :class:`Draining`, or :class:`BackboneError` where there will never be one."""
         if self._failure is not None:

@@ -43,13 +43,11 @@ def serve(settings: Settings) -> int:
     from app.main import create_app
 
     def stop() -> None:
-        nonlocal failed
-        failed = True
         server.should_exit = True
 
-    failed = False
+    app = create_app(settings, on_failure=stop)
     config = uvicorn.Config(
-        create_app(settings, on_failure=stop),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -59,4 +57,4 @@ def serve(settings: Settings) -> int:
     )
     server = uvicorn.Server(config)
     server.run()
-    return int(failed or not server.started)
+    return int(app.state.service.failed or not server.started)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import io
+import resource
+import struct
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.errors import AudioError, BrokenAudio
+from app.audio import AudioSource
+from app.containers import breaks_off, open_options
+from tests.app.recordings import KINDS, recording, tone, video, wav
+
+SEEDS = {kind: recording(kind, 0.4) for kind in KINDS}
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def patched(data: bytes, kind: bytes, at: int, value: int) -> bytes:
+    """An MP4 with a number replaced, ``at`` bytes behind the name of a box."""
+    place = data.index(kind) + 4 + at
+    return data[:place] + struct.pack(">I", value) + data[place + 4 :]
+
+
+def test_playlists_and_raw_formats_are_not_tried() -> None:
+    tried = set(open_options()["format_whitelist"].split(","))
+    assert not tried & {"hls", "dash", "concat", "sdp", "rtsp", "image2", "s16le", "lavfi", "ffmetadata", "tedcaptions"}
+    assert "h264" not in open_options()["codec_whitelist"].split(",")
+
+
+@pytest.mark.parametrize("kind", ["wav-16k", "aiff", "avi", "opus", "webm", "m4a"])
+def test_a_container_that_states_its_size_is_known_to_break_off(kind: str) -> None:
+    data = recording(kind)
+    assert not breaks_off(io.BytesIO(data))
+    assert breaks_off(io.BytesIO(data[:-1]))
+    assert breaks_off(io.BytesIO(data[: len(data) // 2]))
+
+
+@pytest.mark.parametrize("count", [2_000_000, 0x0FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("name", [b"stsz", b"stz2"])
+def test_an_mp4_of_more_samples_than_bytes_is_refused_before_ffmpeg_unfolds_it(name: bytes, count: int) -> None:
+    data = recording("m4a")
+    bomb = patched(patched(data, b"stsz", 4, 1), b"stsz", 8, count).replace(b"stsz", name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BrokenAudio, match="tables"):
+        AudioSource(io.BytesIO(bomb), max_audio_s=3600)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_an_mp4_of_endless_fragments_or_edits_is_refused() -> None:
+    start = box(b"ftyp", b"isom" + bytes(4))
+    run = box(b"trun", bytes(4), struct.pack(">I", 0x7FFFFFFF))
+    with pytest.raises(BrokenAudio, match="tables"):
+        breaks_off(io.BytesIO(start + box(b"moof", box(b"traf", run))))
+    edits = box(b"moov", box(b"trak", box(b"edts", box(b"elst", bytes(4), struct.pack(">I", 10_000)))))
+    samples = box(
+        b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"stsz", bytes(8), struct.pack(">I", 900))))))
+    )
+    with pytest.raises(BrokenAudio, match="tables"):
+        breaks_off(io.BytesIO(start + edits + samples))
+    with pytest.raises(BrokenAudio, match="tables"):
+        breaks_off(io.BytesIO(start + box(b"moov", box(b"cmov"))))
+
+
+def test_deep_and_long_containers_take_no_time() -> None:
+    deep = b""
+    for _ in range(5_000):
+        deep = box(b"trak", deep)
+    begin = time.process_time()
+    breaks_off(io.BytesIO(box(b"ftyp", bytes(8)) + box(b"moov", deep)))
+    with pytest.raises(BrokenAudio):
+        breaks_off(io.BytesIO(box(b"ftyp", bytes(8)) + box(b"free") * 1_000_000))
+    chunks = b"RIFF" + struct.pack("<I", 8_000_000) + b"WAVE" + (b"junk" + bytes(4)) * 1_000_000
+    breaks_off(io.BytesIO(chunks))
+    assert time.process_time() - begin < 5
+
+
+def test_chunks_before_the_samples_of_a_wav_are_stepped_over() -> None:
+    data = wav(tone(0.5))
+    at = data.index(b"data")
+    padded = data[:at] + b"LIST" + struct.pack("<I", 7) + b"talking" + b"\0" + data[at:]
+    assert not breaks_off(io.BytesIO(padded))
+    assert breaks_off(io.BytesIO(padded[:-2]))
+
+
+@settings(max_examples=300)
+@given(
+    kind=st.sampled_from(sorted(SEEDS)),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=20),
+    keep=st.floats(0, 1),
+)
+def test_damaged_files_are_refused_or_decoded_and_never_anything_else(
+    kind: str, changes: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(SEEDS[kind])
+    for place, value in changes:
+        data[int(place**3 * len(data))] = value  # most of them in the header
+    try:
+        with AudioSource(io.BytesIO(bytes(data[: int(len(data) * keep) + 1])), max_audio_s=60) as source:
+            for block in source:
+                assert block.size <= 16_000
+    except AudioError:
+        pass
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([b"RIFF....WAVE", b"OggS\0", b"fLaC", b"\0\0\0\x18ftypisom", b"\x1aE\xdf\xa3", b"ID3", b"FORM"]),
+    st.binary(max_size=400),
+)
+def test_nonsense_behind_a_known_start(start: bytes, rest: bytes) -> None:
+    try:
+        with AudioSource(io.BytesIO(start + rest), max_audio_s=60) as source:
+            list(source)
+    except AudioError:
+        pass
+
+
+def test_pictures_are_never_decoded() -> None:
+    """A video whose pictures are nonsense is heard all the same."""
+    data = bytearray(video(sound=True, container="avi"))
+    at = data.index(b"00dc")
+    data[at + 8 : at + 40] = b"\xff" * 32
+    with AudioSource(io.BytesIO(bytes(data)), max_audio_s=60) as source:
+        assert sum(block.size for block in source) > 30_000

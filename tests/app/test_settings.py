@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("TONGUES_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def model(folder: Path) -> Path:
+    (folder / "backbone").mkdir(parents=True)
+    (folder / "backbone" / "config.json").write_text("{}")
+    return folder
+
+
+def test_the_only_model_is_meant(here: Path) -> None:
+    model(here / "models" / "small")
+    settings = Settings.read()
+    assert settings.models == Path("models/small")
+    assert settings.adapter_folders == (Path("models/small/adapters"),)
+    assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
+
+
+def test_a_model_by_its_name_its_folder_or_the_folder_that_holds_it(here: Path) -> None:
+    model(here / "models" / "one"), model(here / "models" / "two"), model(here / "else" / "three")
+    assert Settings.read(models=Path("two")).models == Path("models/two")
+    assert Settings.read(models=Path("models/one")).models == Path("models/one")
+    assert Settings.read(models=Path("else")).models == Path("else/three")
+    with pytest.raises(SettingsError, match=r"several models in models, name one of them: models/one, models/two"):
+        Settings.read()
+    with pytest.raises(SettingsError, match=r"no model in four.*there are models/one, models/two"):
+        Settings.read(models=Path("four"))
+
+
+def test_no_model(here: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no model in .*/models: a model is a folder with backbone/config.json"):
+        Settings.read()
+
+
+def test_the_environment_and_what_counts_instead(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(here / "m")
+    for name, value in {
+        "MODELS": "m", "ADAPTERS": "/a:/b", "PORT": "9000", "LOG_LEVEL": "DEBUG", "MAX_AUDIO_S": "60", "DTYPE": "",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"TONGUES_{name}", value)
+    settings = Settings.read(port=9001, host=None)
+    assert settings.port == 9001
+    assert settings.adapter_folders == (Path("/a"), Path("/b"), Path("m/adapters"))
+    assert (settings.log_level, settings.max_audio_s, settings.dtype) == ("debug", 60, "auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PORT", "http", "port: .*integer.* not 'http' .TONGUES_PORT."),
+        ("PORT", "70000", "port: .*65535"),
+        ("MAX_AUDIO_S", "nan", "max_audio_s"),
+        ("MAX_UPLOAD_BYTES", "-1", "max_upload_bytes"),
+        ("DTYPE", "float8", "dtype: should be 'auto', 'float32', 'float16' or 'bfloat16', not 'float8'"),
+        ("DEVICE", "tpu", "device"),
+        ("LOG_LEVEL", "loud", "log_level"),
+    ],
+)
+def test_a_bad_value_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    model(here / "models" / "m")
+    monkeypatch.setenv(f"TONGUES_{name}", value)
+    with pytest.raises(SettingsError, match=message):
+        Settings.read()
+
+
+def test_what_kubernetes_sets_is_no_port(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(here / "models" / "m")
+    monkeypatch.setenv("TONGUES_PORT", "tcp://10.0.0.1:8000")
+    assert Settings.read().port == 8000
