@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.errors import TonguesError
@@ -49,7 +49,6 @@ class Settings(BaseSettings):
     upload_idle_s: float = Field(default=30, gt=0, allow_inf_nan=False, description="without a byte of the body: 408")
     drain_s: float = Field(default=30, ge=0, allow_inf_nan=False, description="for running requests when shutting down")
 
-    admin_key: SecretStr | None = Field(default=None, description="allows publishing adapters; off if unset")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -13,7 +13,7 @@ def pretrain_command(
     out: Annotated[Path, typer.Option(help="Model folder; the backbone goes to OUT/backbone.")],
     run: Annotated[Path | None, typer.Option(help="Folder for checkpoints; runs/NAME, if left out.")] = None,
     unit_steps: Annotated[int, typer.Option(min=0, help="Updates of masked prediction.")] = 1_300,
-    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 7_000,
+    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

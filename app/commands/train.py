@@ -19,8 +19,8 @@ def train_command(
         int | None, typer.Option(min=0, help="Adapted layers from the top; the top half, if left out.")
     ] = None,
     norms: Annotated[str, typer.Option(help="Trained layer norms: none, adapted or all.")] = "adapted",
-    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 1_000,
-    lr: Annotated[float, typer.Option(help="Highest learning rate; adapters want about 1e-3.")] = 1e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 600,
+    lr: Annotated[float, typer.Option(help="Highest learning rate; 1e-3 to 3e-3 suits adapters.")] = 2e-3,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
