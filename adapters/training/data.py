@@ -19,7 +19,9 @@ import soxr
 
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
-from adapters.training.manifest import Clip
+from adapters.training.manifest import Clip, write_text_atomically
+
+_SHORTEST_S = 0.1  # faster by some, it still has a frame
 
 
 class AudioCache:
@@ -30,7 +32,8 @@ class AudioCache:
     """
 
     def __init__(self, clips: Sequence[Clip], folder: Path) -> None:
-        """Raises :class:`~adapters.errors.DataError` for a file that is missing, not 16 kHz, or not mono."""
+        """Raises :class:`~adapters.errors.DataError` for a file that is missing, cannot be read, is not 16 kHz mono, or
+        too short to train on."""
         self.clips = list(clips)
         key = hashlib.sha256()
         for clip in self.clips:
@@ -43,10 +46,10 @@ class AudioCache:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"samples-{self.key}.i16"
         index = folder / f"samples-{self.key}.json"
-        if not index.exists():
+        if not (index.exists() and path.exists()):
             self._decode(path, index)
         self._ends = np.array(json.loads(index.read_text()), dtype=np.int64)
-        self._samples = np.memmap(path, dtype=np.int16, mode="r")
+        self._samples = np.memmap(path, dtype=np.int16, mode="r") if self.clips else np.zeros(0, np.int16)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -61,20 +64,40 @@ class AudioCache:
         return int(self._ends[index] - (self._ends[index - 1] if index else 0))
 
     def _decode(self, path: Path, index: Path) -> None:
+        """Several processes may do so at once: each writes a file of its own."""
         ends, total = [], 0
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as out:
-            for clip in self.clips:
-                samples, rate = soundfile.read(clip.path, dtype="int16")
-                if rate != SAMPLE_RATE or samples.ndim != 1:
-                    shape = "mono" if samples.ndim == 1 else f"{samples.shape[1]} channels"
-                    raise DataError(f"{clip.path}: {rate} Hz, {shape}; training takes {SAMPLE_RATE} Hz mono")
-                out.write(samples.tobytes())
-                total += samples.size
-                ends.append(total)
-        os.replace(temporary, path)
-        index.with_suffix(".tmp").write_text(json.dumps(ends))
-        os.replace(index.with_suffix(".tmp"), index)
+        try:
+            with temporary.open("wb") as out:
+                for clip in self.clips:
+                    samples = _read(clip)
+                    out.write(samples.tobytes())
+                    total += samples.size
+                    ends.append(total)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_text_atomically(index, json.dumps(ends))
+
+
+def _read(clip: Clip) -> np.ndarray:
+    try:
+        samples, rate = soundfile.read(clip.path, dtype="int16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise DataError(f"{clip.path}: cannot be read: {error}") from error
+    if rate != SAMPLE_RATE or samples.ndim != 1:
+        shape = "mono" if samples.ndim == 1 else f"{samples.shape[1]} channels"
+        raise DataError(f"{clip.path}: {rate} Hz, {shape}; training takes {SAMPLE_RATE} Hz mono")
+    if samples.size < _SHORTEST_S * SAMPLE_RATE:
+        raise DataError(f"{clip.path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
+    found: np.ndarray = samples
+    return found
+
+
+def text_key(clips: Sequence[Clip]) -> str:
+    """What the clips say, and in which languages, as 16 hex digits."""
+    lines = "".join(f"{clip.language}\0{clip.text}\n" for clip in clips)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -169,3 +192,12 @@ def language_weights(clips: Sequence[Clip], power: float) -> list[float]:
         seconds[clip.language] = seconds.get(clip.language, 0.0) + clip.seconds
     most = max(seconds.values())
     return [min((most / seconds[clip.language]) ** power, 4.0) for clip in clips]
+
+
+def some_of_each(clips: Sequence[Clip], count: int) -> list[Clip]:
+    """The first ``count`` clips of each language that last a second or longer."""
+    by_language: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if clip.seconds >= 1:
+            by_language.setdefault(clip.language, []).append(clip)
+    return [clip for group in by_language.values() for clip in group[:count]]

@@ -17,6 +17,7 @@ from adapters.ctc import BestPath, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
+from adapters.language import language_key
 from adapters.recognise import recognise
 from adapters.registry import Registry
 from adapters.store import AdapterStore
@@ -80,11 +81,15 @@ def evaluate(
     clips = [clip for clip in clips if not sources or clip.source in sources]
     if adapter is not None and not languages:
         languages = [registry.resolve(name=adapter).record.language]
-    chosen = {tag: registry.resolve(language=tag, name=adapter) for tag in languages}
-    if not languages:
-        for tag in {clip.language for clip in clips} & registry.snapshot.languages.keys():
-            chosen[tag] = registry.resolve(language=tag)
+    elif not languages:
+        languages = sorted({language_key(clip.language) or "" for clip in clips} & registry.snapshot.languages.keys())
+    adapters = {language_key(tag): registry.resolve(language=tag, name=adapter) for tag in languages}
+    spoken = {clip.language: adapters.get(language_key(clip.language)) for clip in clips}
+    chosen = {tag: registered for tag, registered in spoken.items() if registered is not None}
     clips = [clip for clip in clips if clip.language in chosen]
+    keys = {language_key(clip.language) for clip in clips}
+    if without := [tag for tag in languages if language_key(tag) not in keys]:
+        raise DataError(f"{manifest}: no {split} clips of {', '.join(without)}")
     if not clips:
         raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}")
     bank = Bank(encoder.hidden_size, encoder.layer_count, limit=max(8, len(chosen)), device=torch.device(device))

@@ -31,7 +31,7 @@ def ctc_loss(
         wide = wide.masked_fill(~allowed[:, None, :], _FORBIDDEN)
     loss = F.ctc_loss(
         F.log_softmax(wide, dim=2).transpose(0, 1),
-        torch.tensor([label for row in labels for label in row]).to(logits.device),
+        torch.tensor([label for row in labels for label in row], dtype=torch.long).to(logits.device),
         torch.tensor(list(frames)),
         torch.tensor([len(row) for row in labels]),
         blank=blank,
@@ -44,7 +44,7 @@ def ctc_loss(
 def unit_losses(logits: Tensor, units: Sequence[np.ndarray], masked: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each frame's unit (HuBERT, Hsu et al. 2021, section 2.2), over masked and over seen frames.
 
-    Semantics: logits (B, T, U), units B times (T_i,), masked (B, T) bool -> two scalars.
+    Semantics: logits (B, T, U), units B times (T_i,), masked (B, T) bool -> two scalars, 0 where there is no frame.
     """
     target = torch.full(logits.shape[:2], _NOWHERE)
     for row, found in enumerate(units):
@@ -53,7 +53,11 @@ def unit_losses(logits: Tensor, units: Sequence[np.ndarray], masked: Tensor) -> 
     target = target.to(logits.device)
     each = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none", ignore_index=_NOWHERE)
     each, valid = each.view(target.shape), target >= 0
-    return each[masked & valid].mean(), each[~masked & valid].mean()
+    return _mean(each[masked & valid]), _mean(each[~masked & valid])
+
+
+def _mean(losses: Tensor) -> Tensor:
+    return losses.sum() / max(1, losses.numel())
 
 
 def span_mask(

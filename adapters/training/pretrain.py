@@ -8,7 +8,6 @@ folder, frozen from then on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,14 +23,16 @@ from transformers import Wav2Vec2Model
 
 from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.encoder import Encoder
+from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, pad
 from adapters.training.backbone_folder import BackboneShape, write_backbone
-from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights
+from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights, some_of_each, text_key
 from adapters.training.losses import ctc_loss, span_mask, unit_losses
-from adapters.training.manifest import Clip, read_manifest
+from adapters.training.manifest import read_manifest
 from adapters.training.precision import prefers_bfloat16
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
+from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 from adapters.training.units import assign_units, learn_units, mfcc
 from adapters.vocab import Vocab
@@ -75,7 +76,7 @@ class PretrainConfig:
         default_factory=lambda: {
             "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
             "ctc": StageConfig(
-                7_000, 24.0, 1e-3, 0.02, Augmentation(speed=0.15, telephone=0.1, noise=0.15, filter=0.3)
+                5_800, 24.0, 1e-3, 0.02, Augmentation(speed=0.15, telephone=0.1, noise=0.15, filter=0.3)
             ),
         }
     )
@@ -115,11 +116,17 @@ class _Run:
         self.config, self.folder, self.device = config, folder, device
         self.rank, self.world = join_processes(device)
         self.bfloat16 = prefers_bfloat16(device)
-        folder.mkdir(parents=True, exist_ok=True)
         clips = read_manifest(manifest)
-        self.clips = AudioCache([clip for clip in clips if clip.split == "train"], manifest.parent / "cache")
-        self.dev = AudioCache(_some_of_each([c for c in clips if c.split == "dev"]), manifest.parent / "cache")
-        self.languages = sorted({clip.language for clip in self.clips.clips})
+        train = [clip for clip in clips if clip.split == "train"]
+        if not train:
+            raise DataError(f"{manifest}: no train clips")
+        self.languages = sorted({clip.language for clip in train})
+        dev = some_of_each(
+            [clip for clip in clips if clip.split == "dev" and clip.language in self.languages], _DEV_CLIPS
+        )
+        self.clips = AudioCache(train, manifest.parent / "cache")
+        self.dev = AudioCache(dev, manifest.parent / "cache")
+        claim(folder, {**asdict(config), "data": self.clips.key, "texts": text_key(train)})
         self.vocab = Vocab.from_texts(clip.text for clip in self.clips.clips)
         self.labels = [self.vocab.encode(clip.text) for clip in self.clips.clips]
         self.allowed = torch.zeros(len(self.languages), self.vocab.size, dtype=torch.bool)
@@ -162,10 +169,11 @@ class _Run:
                 audio_s = self.world * sum(batch.audio.lengths) / SAMPLE_RATE
                 progress.update(step, audio_s=audio_s, grad=float(norm), **figures)
                 if step % _SAVE_EVERY == 0 or step == config.steps:
-                    if stage == "ctc":
+                    if stage == "ctc" and len(self.dev):
                         with self._averaged(parameters):
                             progress.note(step, dev_cer=self._dev_cer())
-                    self._save(stage, step, optimiser)
+                    if step < config.steps:
+                        self._save(stage, step, optimiser)
             if step == config.steps:
                 break
         for parameter, averaged in zip(parameters, self.average, strict=True):
@@ -181,7 +189,7 @@ class _Run:
         rng = np.random.default_rng([self.config.seed, number, 7])
         torch.manual_seed(self.config.seed * 1_000_003 + number)
         masked = span_mask(frames, max(frames), config.mask_probability, rng).to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
             half = encoder.trunk(audio, encoder.layer_count // 2, masked=masked)
             x = encoder.hidden(half, encoder.bare)
             if stage == "units":
@@ -230,9 +238,11 @@ class _Run:
     def _centres(self) -> np.ndarray:
         path = self.folder / f"units-{self.rank}.npy"
         if not path.exists():
+            temporary = path.with_suffix(".tmp.npy")
             some = np.random.default_rng(self.config.seed).permutation(len(self.clips))[:_UNIT_CLIPS]
             features = (mfcc(self.clips.samples(int(i))) for i in some)
-            np.save(path, learn_units(features, self.config.units, self.config.seed))
+            np.save(temporary, learn_units(features, self.config.units, self.config.seed))
+            temporary.replace(path)
         centres: np.ndarray = np.load(path)
         return centres
 
@@ -242,7 +252,7 @@ class _Run:
         said: dict[str, tuple[list[str], list[str]]] = {}
         for index, clip in enumerate(self.dev.clips):
             audio = pad([self.dev.samples(index)]).to(self.device)
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
                 x = self.encoder.hidden(self.encoder.trunk(audio, 0), self.encoder.bare)
                 logits = self.ctc_head(x).float().cpu()
             logits[..., ~self.allowed[self.languages.index(clip.language)]] = -torch.inf
@@ -267,31 +277,20 @@ class _Run:
             parameter.data = data
 
     def _save(self, stage: Stage, step: int, optimiser: torch.optim.Optimizer) -> None:
-        path = self.folder / f"{stage}.pt"
         state = {
             "step": step,
             "modules": self.modules.state_dict(),
             "optimiser": optimiser.state_dict(),
             "average": self.average,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        save_checkpoint(self.folder / f"{stage}.pt", state)
 
     def _restore(self, stage: Stage, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> int:
-        path = self.folder / f"{stage}.pt"
-        if not path.exists():
+        state = load_checkpoint(self.folder / f"{stage}.pt", self.device)
+        if state is None:
             self.average = [p.detach().clone() for p in parameters]
             return 0
-        state = torch.load(path, map_location=self.device, weights_only=True)
         self.modules.load_state_dict(state["modules"])
         optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
         return int(state["step"])
-
-
-def _some_of_each(clips: list[Clip]) -> list[Clip]:
-    by_language: dict[str, list[Clip]] = {}
-    for clip in clips:
-        if clip.seconds >= 1:
-            by_language.setdefault(clip.language, []).append(clip)
-    return [clip for group in by_language.values() for clip in group[:_DEV_CLIPS]]

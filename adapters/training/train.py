@@ -6,11 +6,9 @@ of each clip and kept; every step starts there. What is saved is the version wit
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +25,13 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.record import AdapterRecord
 from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
-from adapters.training.data import AudioCache, Augmentation, epoch_batches
+from adapters.training.data import AudioCache, Augmentation, epoch_batches, text_key
 from adapters.training.evaluate import Candidate, error_rates, hear
 from adapters.training.losses import ctc_loss
 from adapters.training.manifest import Clip, read_manifest
 from adapters.training.precision import prefers_bfloat16
 from adapters.training.progress import Progress
+from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 from adapters.training.trunk import run_trunk
 from adapters.vocab import Vocab
@@ -52,8 +51,8 @@ class TrainConfig:
     size: int = 32
     layers: int | None = None
     norms: Norms = "adapted"
-    lr: float = 1e-3
-    steps: int = 1_000
+    lr: float = 2e-3
+    steps: int = 600
     batch_s: float = 24.0
     variations: int = 4
     augmentation: Augmentation = field(
@@ -75,8 +74,10 @@ def train(
 ) -> AdapterRecord:
     """Train an adapter for ``language`` on ``models``/backbone, and publish it in ``models``/adapters as ``name``.
 
-    ``folder`` keeps checkpoints: the same call again goes on where the last one stopped.
-    Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language,
+    ``folder`` keeps checkpoints: the same call again goes on where the last one stopped. It becomes the default of its
+    language where it is named for it.
+    Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language, or a folder with
+    another run in it,
     :class:`~adapters.errors.BackboneError` for a folder without a backbone.
     """
     config = config or TrainConfig()
@@ -101,8 +102,10 @@ def train(
     adapter = Adapter(worn, encoder.hidden_size, encoder.layer_count).to(device)
     adapter.start_from(encoder.model.encoder.layers)
     _start_head(adapter, vocab, backbone)
-    folder.mkdir(parents=True, exist_ok=True)
     cache = AudioCache(clips["train"], manifest.parent / "cache")
+    backbone_key = fingerprint(backbone)
+    made_from = {**asdict(config), "language": language, "backbone": backbone_key}
+    claim(folder, {**made_from, "data": cache.key, "texts": text_key(cache.clips)})
     trunk = run_trunk(
         cache,
         encoder,
@@ -118,14 +121,14 @@ def train(
 
     optimiser = torch.optim.AdamW(adapter.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     checkpoint = folder / "checkpoint.pt"
-    step, best, best_cer = _restore(checkpoint, adapter, optimiser)
+    step, best, best_cer = _restore(checkpoint, adapter, optimiser, device)
     progress = Progress(folder / "progress.jsonl", language, config.steps, step, every=100)
     for rows in _order(trunk.frames, len(cache), step, config):
         if step >= config.steps:
             break
         for group in optimiser.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, 0.1)
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
             logits = encoder.top(trunk.batch(rows, device), adapter)
         frames = [int(trunk.frames[row]) for row in rows]
         loss = ctc_loss(logits, frames, [labels[row % len(cache)] for row in rows], blank=vocab.blank)
@@ -144,18 +147,19 @@ def train(
                 best, best_cer = {k: v.detach().clone() for k, v in adapter.tensors().items()}, cer
             _save(checkpoint, step, adapter, optimiser, best, best_cer)
 
-    adapter.load(best)
+    published = {tensor_name: tensor.half() for tensor_name, tensor in best.items()}
+    adapter.load(published)  # what is measured is what will be served, rounding included
     metrics = {split: _rates(clips[split], adapter, vocab, encoder, normalised) for split in ("dev", "test")}
     return AdapterStore(models / "adapters").publish(
         name or language,
-        {tensor_name: tensor.detach().half() for tensor_name, tensor in adapter.tensors().items()},
+        published,
         vocab,
         language=language,
         config=worn,
         hidden_size=encoder.hidden_size,
         layer_count=encoder.layer_count,
-        fingerprint=fingerprint(backbone),
-        default=True,
+        fingerprint=backbone_key,
+        default=name in (None, language),
         metrics=metrics,
         training={
             "config": asdict(config),
@@ -168,16 +172,19 @@ def train(
 
 
 def _clips(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:
-    clips = [clip for clip in read_manifest(manifest) if clip.language == language]
+    every = read_manifest(manifest)
+    spoken = {clip.language for clip in every}
+    clips = [clip for clip in every if clip.language == language]
     if not clips:
-        raise DataError(f"{manifest}: no clips of {language!r}")
+        raise DataError(f"{manifest}: no clips of {language!r}; there are {', '.join(sorted(spoken))}")
     found: dict[str, list[Clip]] = {"train": [], "dev": [], "test": []}
     for clip in clips:
         if not config.sources or clip.source in config.sources:
             found[clip.split].append(clip)
     for split, some in found.items():
         if not some:
-            raise DataError(f"{manifest}: no {split} clips of {language!r}; each of train, dev and test needs some")
+            of = f" from {', '.join(config.sources)}" if config.sources else ""
+            raise DataError(f"{manifest}: no {split} clips of {language!r}{of}; train, dev and test each need some")
     return found
 
 
@@ -246,14 +253,15 @@ def _save(
         "best": best,
         "best_cer": best_cer,
     }
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    save_checkpoint(path, state)
 
 
-def _restore(path: Path, adapter: Adapter, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Tensor], float]:
-    if not path.exists():
+def _restore(
+    path: Path, adapter: Adapter, optimiser: torch.optim.Optimizer, device: str
+) -> tuple[int, dict[str, Tensor], float]:
+    state = load_checkpoint(path, device)
+    if state is None:
         return 0, {name: tensor.detach().clone() for name, tensor in adapter.tensors().items()}, float("inf")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
     adapter.load_state_dict(state["adapter"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"]), state["best"], float(state["best_cer"])

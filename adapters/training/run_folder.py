@@ -1,0 +1,53 @@
+"""The folder of a training run: what it is a run of, and checkpoints that a kill cannot tear."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapters.errors import DataError
+from adapters.training.manifest import write_text_atomically
+
+_RECORD = "run.json"
+
+
+def claim(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Note in ``folder`` what its run is made from (plain JSON), or check that it is what was noted before.
+
+    Raises :class:`~adapters.errors.DataError` where the folder holds another run: going on there would pass the old
+    checkpoint off as made from something else.
+    """
+    wanted = json.loads(json.dumps(made_from))
+    path = folder / _RECORD
+    if not path.exists():
+        write_text_atomically(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    if other:
+        raise DataError(
+            f"{folder}: holds a run that differs in {', '.join(other)}; take another folder for this one, or remove it"
+        )
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers and containers of them) beside ``path``, sync, and replace."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, device: str) -> dict[str, Any] | None:
+    """What :func:`save_checkpoint` wrote, tensors on ``device``; None where nothing was."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state

@@ -1,0 +1,159 @@
+"""Pretraining on tones: it learns, a killed run ends like any other, and only the train split is learnt from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.errors import DataError
+from adapters.training import pretrain as module
+from adapters.training.data import Augmentation
+from adapters.training.manifest import read_manifest, write_manifest
+from adapters.training.pretrain import PretrainConfig, StageConfig, pretrain
+from adapters.vocab import Vocab
+from tests.adapters.training.killed import counted_steps, killed_at
+from tests.adapters.training.tones import SHAPE, write_corpus
+
+VARIED = Augmentation(speed=0.1, noise=0.3)
+SHORT = PretrainConfig(
+    shape=SHAPE,
+    units=8,
+    stages={
+        "units": StageConfig(7, 8.0, 3e-3, 0.08, VARIED),
+        "ctc": StageConfig(7, 8.0, 3e-3, 0.02, VARIED),
+    },
+)
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def through(tones, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run makes that nobody kills."""
+    folder = tmp_path_factory.mktemp("through")
+    pretrain(tones, folder / "run", folder / "backbone", SHORT)
+    return folder / "backbone"
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [("units", 2)],
+        [("units", 5)],
+        [("units", 7)],
+        [("ctc", 1)],
+        [("ctc", 7)],
+        [("units", 4), ("ctc", 4), ("ctc", 5)],
+    ],
+    ids=str,
+)
+def test_a_killed_run_started_again_makes_the_same_backbone(tones, tmp_path, monkeypatch, through, kills):
+    monkeypatch.setattr(module, "_SAVE_EVERY", 3)
+    for stage, step in kills:
+        with killed_at(stage, step):
+            pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
+    with counted_steps() as taken:
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
+    assert len(taken()) < 14 or kills == [("units", 2)], "it went on from a checkpoint"
+    assert made(tmp_path / "backbone") == made(through)
+
+
+def test_a_run_killed_after_its_last_checkpoint_keeps_the_averaged_weights(tones, tmp_path, monkeypatch, through):
+    monkeypatch.setattr(module, "wait_for_processes", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
+    monkeypatch.undo()
+    with counted_steps() as taken:
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
+    assert taken() == []
+    assert made(tmp_path / "backbone") == made(through)
+
+
+def test_no_checkpoint_ever_holds_a_finished_stage_before_its_average(tones, tmp_path, monkeypatch):
+    """A kill between the two would leave the trained weights for good."""
+    found: list[bool] = []
+
+    def looked_at(path, state):
+        if state["step"] == 7:
+            names = [name for name, _ in run.encoder.named_parameters()]
+            weights = [state["modules"][f"0.{name}"] for name in names]
+            found.append(all(torch.equal(w, a) for w, a in zip(weights, state["average"], strict=False)))
+
+    monkeypatch.setattr(module, "save_checkpoint", looked_at)
+    run = module._Run(tones, tmp_path, SHORT, "cpu")
+    run.train("units")
+    assert found == [True]
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tones, tmp_path):
+    with killed_at("units", 1):
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
+    with pytest.raises(DataError, match="differs in seed"):
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", replace(SHORT, seed=1))
+
+
+def test_it_learns(trained):
+    notes = [json.loads(line) for line in (trained.runs / "backbone" / "progress.jsonl").read_text().splitlines()]
+    losses = [note["ctc"] for note in notes if "ctc" in note]
+    assert losses[-1] < losses[0] / 2
+    (cer,) = [note["dev_cer"] for note in notes if "dev_cer" in note]
+    assert set(cer) == {"mean", "es", "fr"}
+    assert cer["mean"] < 0.6, "a model that hears nothing says nothing right"
+
+
+def test_what_it_writes_is_a_backbone_in_hugging_face_layout(trained):
+    folder = trained.models / "backbone"
+    encoder = load_backbone(folder)
+    assert (encoder.hidden_size, encoder.layer_count) == (32, 2)
+    assert read_normalised(folder)
+    stored = safetensors.torch.load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    head = safetensors.torch.load_file(folder / "head.safetensors")
+    vocab = Vocab.from_json((folder / "vocab.json").read_bytes())
+    assert vocab.tokens == ("<pad>", "|", *"abcdeio")
+    assert head["weight"].shape == (vocab.size, 32)
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["languages"] == ["es", "fr"]
+    assert record["config"]["stages"]["ctc"]["steps"] == 300
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in folder.iterdir())
+
+
+def test_letters_and_languages_of_dev_and_test_are_not_learnt(tmp_path):
+    manifest = write_corpus(tmp_path / "corpus", foreign="z")
+    moved = ("fr", "dev")
+    clips = read_manifest(manifest)
+    write_manifest(manifest, [replace(c, language="cs") if (c.language, c.split) == moved else c for c in clips])
+    pretrain(manifest, tmp_path / "run", tmp_path / "backbone", SHORT)
+    learnt = made(tmp_path / "backbone")
+    assert "z" not in Vocab.from_json(learnt["vocab.json"]).tokens
+    assert b'"cs"' not in learnt["pretraining.json"]
+
+
+def test_changed_dev_and_test_speech_changes_nothing(tones, tmp_path, through):
+    clips = read_manifest(tones)
+    trains = [clip for clip in clips if clip.split == "train"]
+    swapped = [replace(clip, split="test" if clip.split == "dev" else "dev") for clip in clips if clip not in trains]
+    write_manifest(tmp_path / "manifest.jsonl", [*trains, *swapped])
+    pretrain(tmp_path / "manifest.jsonl", tmp_path / "run", tmp_path / "backbone", SHORT)
+    assert fingerprint(tmp_path / "backbone") == fingerprint(through)
+
+
+def test_a_corpus_without_dev_clips_will_do(tmp_path):
+    manifest = write_corpus(tmp_path / "corpus", counts={"train": 6})
+    pretrain(manifest, tmp_path / "run", tmp_path / "backbone", SHORT)
+    assert load_backbone(tmp_path / "backbone").layer_count == 2
+
+
+def test_a_corpus_without_train_clips_is_refused(tmp_path):
+    manifest = write_corpus(tmp_path / "corpus", counts={"dev": 2})
+    with pytest.raises(DataError, match="no train clips"):
+        pretrain(manifest, tmp_path / "run", tmp_path / "backbone", SHORT)

@@ -1,0 +1,55 @@
+"""Whose a run's folder is, and checkpoints that a kill leaves whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from adapters.errors import DataError
+from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
+
+
+def test_the_same_run_may_come_again(tmp_path):
+    for _ in range(2):
+        claim(tmp_path / "run", {"steps": 10, "layers": (1, 2), "text": "é"})
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == {"steps": 10, "layers": [1, 2], "text": "é"}
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"steps": 11, "seed": 0}, "steps"),
+        ({"steps": 10}, "seed"),
+        ({"steps": 11, "seed": 0, "size": 1}, "size, steps"),
+    ],
+)
+def test_another_run_is_refused_naming_the_difference(tmp_path, other, differs):
+    claim(tmp_path, {"steps": 10, "seed": 0})
+    with pytest.raises(DataError, match=f"holds a run that differs in {differs}; take another folder"):
+        claim(tmp_path, other)
+
+
+def test_a_checkpoint_comes_back_as_it_went(tmp_path):
+    path = tmp_path / "a.pt"
+    assert load_checkpoint(path, "cpu") is None
+    save_checkpoint(path, {"step": 3, "weights": {"w": torch.arange(3.0)}, "average": [torch.ones(2)]})
+    found = load_checkpoint(path, "cpu")
+    assert found is not None
+    assert found["step"] == 3
+    assert torch.equal(found["weights"]["w"], torch.arange(3.0))
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, {"step": 1})
+
+    def torn(state, file):
+        file.write(b"half a checkp")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"step": 2})
+    assert load_checkpoint(path, "cpu") == {"step": 1}

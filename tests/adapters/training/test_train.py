@@ -1,0 +1,187 @@
+"""An adapter for tones: it learns, comes out the same after a kill, and is measured on the test split as served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.backbone import fingerprint
+from adapters.errors import BackboneError, DataError
+from adapters.registry import Registry
+from adapters.store import AdapterStore
+from adapters.training import train as module
+from adapters.training.data import Augmentation
+from adapters.training.evaluate import evaluate
+from adapters.training.manifest import read_manifest, write_manifest
+from adapters.training.train import TrainConfig, train
+from adapters.vocab import Vocab
+from tests.adapters.training.killed import counted_steps, killed_at
+from tests.adapters.training.tones import write_corpus
+
+SHORT = TrainConfig(
+    size=4, steps=8, lr=3e-3, batch_s=8.0, variations=2, augmentation=Augmentation(speed=0.1, noise=0.5, filter=0.5)
+)
+
+
+@pytest.fixture
+def models(trained, tmp_path):
+    """The tiny backbone without adapters."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "backbone").symlink_to(trained.models / "backbone")
+    return tmp_path / "models"
+
+
+def test_it_learns(trained):
+    for record in trained.records.values():
+        assert record.metrics["test"]["cer"] < 0.5
+        assert record.metrics["dev"]["cer"] < 0.5
+
+
+@pytest.mark.parametrize("kills", [[2], [4], [8], [4, 7]], ids=str)
+def test_a_killed_run_started_again_publishes_the_same_version(tones, models, tmp_path, monkeypatch, kills):
+    monkeypatch.setattr(module, "_EVERY", 3)
+    through = train(tones, models, "es", tmp_path / "through", SHORT, name="one")
+    for step in kills:
+        with killed_at("es", step):
+            train(tones, models, "es", tmp_path / "killed", SHORT, name="other")
+    with counted_steps() as taken:
+        resumed = train(tones, models, "es", tmp_path / "killed", SHORT, name="other")
+    assert len(taken()) == {2: 8, 4: 5, 8: 2, 7: 2}[kills[-1]], "it went on from the last checkpoint"
+    assert replace(resumed, name="one").to_json() == through.to_json()
+
+
+def test_a_run_that_ended_publishes_again_without_a_step(tones, models, tmp_path):
+    first = train(tones, models, "es", tmp_path / "run", SHORT)
+    with counted_steps() as taken:
+        again = train(tones, models, "es", tmp_path / "run", SHORT)
+    assert taken() == []
+    assert again.version == first.version
+
+
+@pytest.mark.parametrize(
+    ("language", "config", "differs"),
+    [("es", replace(SHORT, size=8), "size"), ("es", replace(SHORT, steps=9), "steps"), ("fr", SHORT, "data, language")],
+)
+def test_another_run_in_the_same_folder_is_refused(tones, models, tmp_path, language, config, differs):
+    with killed_at("es", 1):
+        train(tones, models, "es", tmp_path / "run", SHORT)
+    with pytest.raises(DataError, match=f"differs in {differs}"):
+        train(tones, models, language, tmp_path / "run", config)
+
+
+def test_the_published_adapter_loads_and_has_the_rates_of_its_record(trained):
+    for split in ("dev", "test"):
+        rates = evaluate(trained.models, trained.manifest, split)
+        for language, record in trained.records.items():
+            assert round(rates[language].cer, 4) == record.metrics[split]["cer"]
+            assert round(rates[language].wer, 4) == record.metrics[split]["wer"]
+
+
+def test_what_is_measured_is_what_is_stored(tones, models, tmp_path, monkeypatch):
+    """Rounding to half precision comes before the rates, not after."""
+    measured = []
+    rates = module._rates
+
+    def watched(clips, adapter, *rest):
+        measured.append({name: tensor.detach().clone() for name, tensor in adapter.tensors().items()})
+        return rates(clips, adapter, *rest)
+
+    monkeypatch.setattr(module, "_rates", watched)
+    record = train(tones, models, "es", tmp_path / "run", SHORT)
+    stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors
+    for name, tensor in measured[-1].items():
+        assert torch.equal(tensor, stored[name].float()), name
+
+
+def test_the_record_says_what_it_was_made_from(trained):
+    record = trained.records["es"]
+    assert (record.language, record.default, record.licence) == ("es", True, "CC0-1.0")
+    assert record.fingerprint == fingerprint(trained.models / "backbone")
+    assert record.training["data"]["clips"] == 24
+    assert record.training["sources"] == ["even", "odd"]
+    assert record.training["config"]["steps"] == 60
+    assert record.config.layers == (1,), "the top half"
+    assert record.dtype == "float16"
+
+
+def test_test_clips_decide_the_test_rates_and_nothing_else(tones, models, tmp_path):
+    before = train(tones, models, "es", tmp_path / "before", SHORT)
+    clips = [replace(c, text="oooo") if c.split == "test" else c for c in read_manifest(tones)]
+    manifest = tmp_path / "other-test.jsonl"
+    write_manifest(manifest, clips)
+    after = train(manifest, models, "es", tmp_path / "after", SHORT)
+    assert after.weights == before.weights
+    assert after.vocab == before.vocab
+    assert after.metrics["dev"] == before.metrics["dev"]
+    assert after.metrics["test"] != before.metrics["test"]
+
+
+def test_characters_that_train_lacks_are_errors_to_count_not_to_raise(trained, models, tmp_path):
+    manifest = write_corpus(tmp_path / "corpus", foreign="z")
+    record = train(manifest, models, "es", tmp_path / "run", SHORT)
+    registered = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), 32, 2)
+    loaded = registered.load(registered.resolve(language="es"))
+    assert loaded.vocab.tokens == ("<pad>", "|", *"aeio"), "the vocabulary is the train split's"
+    assert record.metrics["test"]["wer"] >= 0.5, "the word with the letter is wrong in every clip"
+    assert evaluate(models, manifest, "test")["es"].wer == pytest.approx(record.metrics["test"]["wer"], abs=1e-4)
+
+
+def test_one_source_alone(tones, models, tmp_path):
+    config = replace(SHORT, sources=("odd",))
+    record = train(tones, models, "es", tmp_path / "run", config, name="es-odd")
+    assert record.training["sources"] == ["odd"]
+    assert record.training["data"]["clips"] == 6
+    assert not record.default, "named for something else, it does not push itself before the language's own"
+
+
+def test_a_head_alone_and_all_norms(tones, models, tmp_path):
+    head = train(tones, models, "es", tmp_path / "head", replace(SHORT, method="head", norms="none"), name="head")
+    assert head.config.layers == ()
+    norms = train(tones, models, "es", tmp_path / "norms", replace(SHORT, norms="all", layers=1), name="norms")
+    assert norms.training["parameters"] > head.training["parameters"]
+
+
+def test_the_best_on_dev_is_kept_not_the_last(tones, models, tmp_path, monkeypatch):
+    """Dev rates that are made up: the second look is the best."""
+    monkeypatch.setattr(module, "_EVERY", 2)
+    looks = iter([0.5, 0.1, 0.3, 0.2])
+    seen = []
+
+    def made_up(clips, adapter, *rest):
+        seen.append(adapter.tensors()["head.weight"].detach().clone())
+        return next(looks)
+
+    monkeypatch.setattr(module, "_cer", made_up)
+    record = train(tones, models, "es", tmp_path / "run", SHORT)
+    stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors["head.weight"]
+    assert torch.equal(stored, seen[1].half())
+    assert not torch.equal(stored, seen[3].half())
+
+
+def test_the_head_starts_as_the_backbones_for_the_letters_that_it_knows(tones, models, tmp_path):
+    record = train(tones, models, "es", tmp_path / "run", replace(SHORT, steps=1, lr=1e-9))
+    loaded = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2)
+    union = Vocab.from_json((models / "backbone" / "vocab.json").read_bytes())
+    head = load_file(models / "backbone" / "head.safetensors")
+    for row, token in enumerate(loaded.vocab.tokens):
+        torch.testing.assert_close(loaded.tensors["head.weight"][row], head["weight"][union.tokens.index(token)])
+
+
+@pytest.mark.parametrize(
+    ("language", "config", "wrong"),
+    [
+        ("cs", SHORT, r"no clips of 'cs'; there are es, fr"),
+        ("es", replace(SHORT, sources=("radio",)), r"no train clips of 'es' from radio"),
+    ],
+)
+def test_corpora_without_usable_clips_are_refused(tones, models, tmp_path, language, config, wrong):
+    with pytest.raises(DataError, match=wrong):
+        train(tones, models, language, tmp_path / "run", config)
+
+
+def test_a_folder_without_a_backbone_is_refused(tones, tmp_path):
+    with pytest.raises(BackboneError, match=r"no config\.json"):
+        train(tones, tmp_path, "es", tmp_path / "run", SHORT)
