@@ -32,3 +32,7 @@ app.command("parameters")(parameters_command)
 def main() -> None:
     """The entry point of the distribution."""
     app()
+
+
+if __name__ == "__main__":
+    main()

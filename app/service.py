@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from adapters.errors import BackboneError, Draining, TonguesError
 from app.errors import Starting
-from app.metrics import READY, record_step
+from app.metrics import record_step
 from app.schemas import Health
 from app.settings import Settings
 
@@ -87,14 +87,12 @@ class Service:
                 self._on_failure()
             return
         self._engine = engine
-        READY.set(1)
         names = len(engine.registry.snapshot.adapters)
         _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, self.settings.models, names)
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs."""
         self._draining = True
-        READY.set(0)
         if self._engine is not None:
             await self._engine.drain()
 

@@ -45,19 +45,20 @@ def _listed(settings: Settings) -> list[AdapterOut]:
 
 def _print(listed: list[AdapterOut]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("name", "language", "default", "method", "parameters", "MB", "CER", "WER", "version", "state")
+    table = Table()
+    for column in ("name", "language", "default", "CER %", "WER %", "parameters", "MB", "state"):
+        table.add_column(column, justify="right" if column[-1] in "%sB" else "left", overflow="fold")
     for told in listed:
         table.add_row(
             told.name,
             told.language,
             "yes" if told.default else "",
-            told.method,
-            f"{told.parameters:,}" if told.parameters is not None else "",
-            f"{told.bytes / 1e6:.1f}" if told.bytes is not None else "",
-            *("" if rate is None else f"{100 * rate:.1f} %" for rate in (told.cer, told.wer)),
-            told.version,
-            f"[red]{told.state}[/red]: {told.reason}" if told.reason else told.state,
+            *("" if rate is None else f"{100 * rate:.1f}" for rate in (told.cer, told.wer)),
+            "" if told.parameters is None else f"{told.parameters:,}",
+            "" if told.bytes is None else f"{told.bytes / 1e6:.1f}",
+            escape(told.state + (f": {told.reason}" if told.reason else "")),
         )
     Console().print(table)

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.metrics import record_engine
+from app.metrics import READY, record_engine
 from app.schemas import Health
 from app.service import service_of
 
@@ -32,7 +32,9 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format."""
     service = service_of(request)
-    if service.health().status == "ok":
+    ready = service.health().status == "ok"
+    READY.set(ready)
+    if ready:
         record_engine(service.engine)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

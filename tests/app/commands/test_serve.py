@@ -1,0 +1,146 @@
+"""The service as a process of its own: what its memory does, how it starts and stops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.app.live import wait_until
+from tests.app.recordings import long_silence, tone, wav
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@contextlib.contextmanager
+def process(log: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TONGUES_")}
+    command = [sys.executable, "-m", "app.cli", "serve", *arguments]
+    with log.open("wb") as out:
+        running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env={**clean, **environment})
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def is_ready(http: httpx.Client) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return http.get("/health/ready").status_code == 200
+    return False
+
+
+def resident_mib(process_id: int, field: str) -> float:
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) / 1024
+
+
+@pytest.fixture(scope="module")
+def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, httpx.Client]]:
+    """A process id and a client."""
+    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
+    with (
+        process(log, "--models", str(model_folder), "--port", str(port), TONGUES_MAX_AUDIO_S="3600") as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http,
+    ):
+        wait_until(lambda: is_ready(http) or running.poll() is not None)
+        assert running.poll() is None, log.read_text()
+        yield running.pid, http
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_hours_in_a_small_file_cost_no_memory(served: tuple[int, httpx.Client]) -> None:
+    process_id, http = served
+    http.post("/transcribe?lang=es", content=wav(tone(60.0)))  # whatever grows with the first request
+    before = resident_mib(process_id, "VmRSS")
+    for length_stated in (True, False):
+        data = long_silence(1.5, length_stated=length_stated)
+        assert len(data) < 300_000
+        response = http.post("/transcribe?lang=es", content=data)
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "audio_too_long")
+    assert resident_mib(process_id, "VmHWM") - before < 60  # an hour and a half is 330 MiB
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_ten_minutes_cost_little_memory(served: tuple[int, httpx.Client]) -> None:
+    process_id, http = served
+    http.post("/transcribe?lang=es", content=wav(np.tile(tone(60.0), 3)))  # as many rows in a batch as will ever be
+    before = resident_mib(process_id, "VmRSS")
+    data = wav(np.tile(tone(60.0), 10))
+    told = http.post("/transcribe?lang=es", content=data).json()
+    assert (told["duration_s"], told["truncated"]) == (600.0, False)
+    assert len(told["text"]) > 600
+    assert resident_mib(process_id, "VmHWM") - before < 60  # the upload lies on disk
+
+
+def test_told_to_stop_it_finishes_what_it_took(model_folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with process(tmp_path / "log", "--models", str(model_folder), "--port", str(port)) as running:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            wait_until(lambda: is_ready(http))
+        answers: list[int] = []
+
+        def ask() -> None:
+            response = httpx.post(f"http://127.0.0.1:{port}/transcribe?lang=es", content=upload(), timeout=60)
+            answers.append(response.status_code)
+
+        def upload() -> Iterator[bytes]:
+            data = wav(tone(5.0))
+            yield data[:1000]
+            running.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            yield data[1000:]
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(60)
+        assert answers == [200]
+        assert running.wait(30) in (0, -signal.SIGTERM)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_what_cannot_be_served_ends_with_a_reason(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "config.json").write_text('{"model_type": "whisper"}')
+    with process(tmp_path / "log", "--models", str(tmp_path), "--port", "0") as running:
+        assert running.wait(60) == 1
+    assert "model_type is 'whisper'" in (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        (["--models", "no/such/folder"], {}, "no model in no/such/folder"),
+        (["--device", "abacus"], {}, "device: "),
+        ([], {"TONGUES_MAX_QUEUE": "1", "TONGUES_PORT": "high"}, "port: .*not 'high' .TONGUES_PORT."),
+    ],
+)
+def test_what_cannot_be_set_is_told_in_a_line(
+    arguments: list[str], environment: dict[str, str], reason: str, model_folder: Path, tmp_path: Path
+) -> None:
+    environment = {"TONGUES_MODELS": str(model_folder), **environment}
+    with process(tmp_path / "log", *arguments, **environment) as running:
+        assert running.wait(60) == 1
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert re.search(f"^error: .*{reason}", line)
