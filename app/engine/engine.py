@@ -113,9 +113,9 @@ class Engine:
     ) -> Transcript:
         """What ``audio`` (blocks of 16 kHz mono float32) says in ``adapter``'s language.
 
-        Blocks are pulled in a thread as windows are needed. Raises what the iterable raises,
-        :class:`~adapters.errors.AdapterError` where the adapter cannot be loaded,
-        :class:`~adapters.errors.AudioTooShort`, :class:`~adapters.errors.DeadlineExceeded`.
+        ``request_id`` is no other running request's: jobs are taken back by it. Blocks are pulled in a thread as
+        windows are needed. Raises what the iterable raises, :class:`~adapters.errors.AdapterError` where the adapter
+        cannot be loaded, :class:`~adapters.errors.AudioTooShort`, :class:`~adapters.errors.DeadlineExceeded`.
         """
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
@@ -212,6 +212,8 @@ class Engine:
                 continue
             try:
                 await self._step(loop, batch)
+            except Exception:  # of who watches the steps, say: the loop outlives it
+                log.exception("after a forward of %d rows", len(batch.jobs))
             finally:
                 for worn in {job.worn for job in batch.jobs}:
                     self.residency.release(worn)

@@ -129,6 +129,7 @@ class Residency:
             del self._loading[worn]
         self._failed.pop(worn, None)
         self._host[worn] = loaded
+        self._shrink_host()  # those who waited for it may have gone
         return loaded
 
     def _seat(self, worn: Worn) -> _Seated | None:

@@ -37,7 +37,8 @@ class BareHead:
 
 def solo(model, samples) -> Tensor:
     """transformers' logits of one clip alone, (T, V)."""
-    return model(torch.from_numpy(normalise(samples))[None]).logits[0]
+    logits: Tensor = model(torch.from_numpy(normalise(samples))[None]).logits
+    return logits[0]
 
 
 @pytest.fixture(params=KINDS, scope="module")

@@ -181,6 +181,19 @@ async def test_a_deadline_ends_the_request_and_its_jobs(config):
     await engine.drain()
 
 
+async def test_the_engine_outlives_who_watches_its_steps(config):
+    def broken(step: Step) -> None:
+        raise RuntimeError("a metric is broken")
+
+    engine = Engine(config, on_step=broken)
+    await engine.start()
+    adapter = engine.registry.resolve(language="es")
+    for number in range(2):
+        async with asyncio.timeout(20):
+            assert (await engine.transcribe(adapter, [clip(1.0)], request_id=f"r{number}")).text
+    await engine.drain()
+
+
 async def test_a_cancelled_request_leaves_nothing_behind(config):
     engine = await started(config)
     adapter = engine.registry.resolve(language="es")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.windows import Window
-from app.engine.job import Job, Worn
+from app.engine.job import Batch, Job, Worn
 from app.engine.scheduler import Budget, Scheduler
 
 BUDGET = Budget(max_frames=1_000, max_rows=8, max_adapters=3)
@@ -20,6 +22,12 @@ def job(number: int, frames: int, language: str = "es", request: str | None = No
 
 def always(worn: Worn) -> bool:
     return True
+
+
+def batch_of(scheduler: Scheduler, take: Callable[[Worn], bool]) -> Batch:
+    batch = scheduler.next_batch(0, take)
+    assert batch is not None
+    return batch
 
 
 def test_languages_mix_in_one_batch_in_the_order_of_arrival():
@@ -36,22 +44,22 @@ def test_rows_far_shorter_than_the_leader_wait_for_their_own_batch():
     scheduler = Scheduler(BUDGET)
     for number, frames in enumerate([400, 50, 300, 60]):
         scheduler.add(job(number, frames), now=0)
-    assert [j.frames for j in scheduler.next_batch(0, always).jobs] == [400, 300]
-    assert [j.frames for j in scheduler.next_batch(0, always).jobs] == [50, 60]
+    assert [j.frames for j in batch_of(scheduler, always).jobs] == [400, 300]
+    assert [j.frames for j in batch_of(scheduler, always).jobs] == [50, 60]
 
 
 def test_a_job_over_the_budget_runs_alone():
     scheduler = Scheduler(BUDGET)
     scheduler.add(job(0, 5_000), now=0)
     scheduler.add(job(1, 4_000), now=0)
-    assert len(scheduler.next_batch(0, always).jobs) == 1
+    assert len(batch_of(scheduler, always).jobs) == 1
 
 
 def test_an_adapter_without_a_seat_does_not_hold_up_the_others():
     scheduler = Scheduler(BUDGET)
     for number, language in enumerate(["es", "fr", "es", "fr"]):
         scheduler.add(job(number, 100, language), now=0)
-    batch = scheduler.next_batch(0, lambda worn: worn.name == "fr")
+    batch = batch_of(scheduler, lambda worn: worn.name == "fr")
     assert batch.languages == ("fr", "fr")
     assert scheduler.next_batch(0, lambda worn: worn.name == "fr") is None
     assert len(scheduler) == 2
@@ -62,7 +70,12 @@ def test_references_are_taken_once_for_each_adapter_of_the_batch():
     scheduler = Scheduler(BUDGET)
     for number, language in enumerate(["es", "fr", "es"]):
         scheduler.add(job(number, 100, language), now=0)
-    scheduler.next_batch(0, lambda worn: taken.append(worn) or True)
+
+    def take(worn: Worn) -> bool:
+        taken.append(worn)
+        return True
+
+    batch_of(scheduler, take)
     assert sorted(worn.name for worn in taken) == ["es", "fr"]
 
 
@@ -71,7 +84,7 @@ def test_a_request_whose_client_has_gone_leaves_the_queue():
     scheduler.add(job(0, 100, request="a"), now=0)
     scheduler.add(job(1, 100, request="b"), now=0)
     assert [j.id for j in scheduler.cancel("a")] == [0]
-    assert [j.id for j in scheduler.next_batch(0, always).jobs] == [1]
+    assert [j.id for j in batch_of(scheduler, always).jobs] == [1]
 
 
 @given(
