@@ -1,10 +1,9 @@
 # Build and run, on a CPU:  docker compose up
-# pip takes torch from wherever PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS point; PyTorch's index of CPU builds makes a
+# pip takes torch from wherever PIP_EXTRA_INDEX_URL points; PyTorch's index of CPU builds makes a
 # far smaller image than the public default, which brings CUDA.
 
 FROM python:3.11-slim AS build
 ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
 RUN python -m venv /opt/tongues
 WORKDIR /src
 # Dependencies first, against empty packages: a change of the code does not install them again.
