@@ -54,7 +54,7 @@ class TrainConfig:
     lr: float = 2e-3
     steps: int = 600
     batch_s: float = 24.0
-    variations: int = 4
+    variations: int = 3
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(speed=0.15, telephone=0.15, noise=0.15, filter=0.3)
     )
