@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from adapters import errors as method
 from app.metrics import ERRORS
+from app.schemas import TranscribeQuery
 
 INVALID, OVERLOADED, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 _SHOWN = 80
@@ -127,14 +128,14 @@ def error_response(error: Exception, request: Request | None = None) -> JSONResp
     return _shaped(kind, message, param, headers)
 
 
-def validation_message(errors: Iterator[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """Pydantic's first complaint as a sentence, and the parameter that it is about."""
-    first = next(errors)
+def validation_message(errors: Sequence[Mapping[str, Any]], known: Iterable[str] = ()) -> tuple[str, str | None]:
+    """Pydantic's first complaint as a sentence, and the parameter that it is about; ``known`` are those there are."""
+    first = errors[0]
     place = [str(part) for part in first["loc"] if part not in ("query", "body", "path", "form", "header")]
     param = place[0] if place else None
     given = first.get("input")
     if first["type"] == "extra_forbidden":
-        return f"there is no parameter {param!r}", param
+        return f"there is no parameter {str(param)[:_SHOWN]!r}; there are {', '.join(known)}", param
     shown = f", not {str(given)[:_SHOWN]!r}" if isinstance(given, str | int | float) else ""
     what = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return (f"{param}: " if param else "") + what + shown, param
@@ -149,12 +150,13 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
+    _note(request, kind_of(error))
     return error_response(error, request)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(BadParameter(*validation_message(iter(error.errors()))), request)
+    return await _known(request, BadParameter(*validation_message(error.errors(), TranscribeQuery.model_fields)))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
@@ -164,7 +166,15 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     codes = {404: "no_such_path", 405: "method_not_allowed"}
     message = messages.get(error.status_code, str(error.detail))
     code = codes.get(error.status_code, "http_error")
-    return _shaped(Kind(error.status_code, code), message, None, dict(error.headers or {}))
+    kind = Kind(error.status_code, code)
+    _note(request, kind)
+    return _shaped(kind, message, None, dict(error.headers or {}))
+
+
+def _note(request: Request, kind: Kind) -> None:
+    """For the request's line in the log."""
+    if trace := getattr(request.state, "trace", None):
+        trace.note(error=kind.code)
 
 
 def _shaped(kind: Kind, message: str, param: str | None, headers: Mapping[str, str]) -> JSONResponse:

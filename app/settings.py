@@ -83,8 +83,7 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
-            message, name = validation_message(iter([first]))
+            message, name = validation_message(error.errors())
             source = f" (TONGUES_{name.upper()})" if name and given.get(name) is None else ""
             raise SettingsError(message + source) from error
 

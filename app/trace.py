@@ -22,6 +22,7 @@ from app.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_RUNNING, STAGE_SECON
 REQUEST_ID = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+-]+")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LOG = logging.getLogger("tongues.request")
 
 
@@ -95,7 +96,7 @@ class TraceRequests:
 
 def _tell(scope: Scope, trace: Trace, status: int, taken_s: float) -> None:
     route = getattr(scope.get("route"), "path", "none")  # as declared: paths as sent would be labels without end
-    REQUESTS.labels(route, scope["method"] if route != "none" else "any", str(status)).inc()
+    REQUESTS.labels(route, scope["method"] if scope["method"] in _METHODS else "other", str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(taken_s)
     fields = {
         "id": trace.request_id,

@@ -51,7 +51,7 @@ async def receive_upload(request: Request, settings: Settings) -> AsyncIterator[
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limit:
         _refuse(max_bytes)
-    chunks = _bounded(request, limit, max_bytes, settings.upload_idle_s)
+    chunks = _bounded(request, limit, settings)
     async with AsyncExitStack() as kept:
         with trace_of(request).stage("read"):
             if is_form:
@@ -80,24 +80,26 @@ def validated(model: type[Model], given: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise BadParameter(*validation_message(iter(error.errors()))) from error
+        raise BadParameter(*validation_message(error.errors(), model.model_fields)) from error
 
 
-async def _bounded(request: Request, limit: int, max_bytes: int, idle_s: float) -> AsyncGenerator[bytes, None]:
-    count = 0
+async def _bounded(request: Request, limit: int, settings: Settings) -> AsyncGenerator[bytes, None]:
+    count, idle_s = 0, settings.upload_idle_s
+    deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
     stream = request.stream()
     while True:
         try:
-            async with asyncio.timeout(idle_s):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(idle_s):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise SlowUpload(f"no byte of the body came for {idle_s:g} s") from None
+            late = f"the body did not come within {settings.request_timeout_s:g} s, or nothing of it for {idle_s:g} s"
+            raise SlowUpload(late) from None
         count += len(chunk)
         UPLOAD_BYTES.inc(len(chunk))
         if count > limit:
-            _refuse(max_bytes)
+            _refuse(settings.max_upload_bytes)
         yield chunk
 
 

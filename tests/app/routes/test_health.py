@@ -101,7 +101,7 @@ def test_metrics(live: Live) -> None:
     assert live.metric("tongues_batch_rows_count") > before
     assert live.metric("tongues_ready") == 1
     assert 'tongues_requests_total{method="POST",route="/transcribe",status="200"}' in text
-    assert 'tongues_requests_total{method="any",route="none",status="404"}' in text
+    assert 'tongues_requests_total{method="GET",route="none",status="404"}' in text
     assert 'tongues_stage_seconds_count{stage="engine"}' in text
     assert 'tongues_adapters{state="registered"} 3.0' in text
     assert 'tongues_audio_seconds_total{language="fr"}' in text

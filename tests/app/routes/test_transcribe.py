@@ -160,7 +160,7 @@ def test_what_breaks_off_gives_the_words_up_to_there(live: Live) -> None:
         ("lang=es&lang=fr", 422, "bad_parameter", "lang", "twice"),
         ("lang=es&format=docx", 422, "bad_parameter", "format", "'json', 'verbose_json', 'text', 'srt' or 'vtt'"),
         ("lang=es&words=perhaps", 422, "bad_parameter", "words", "perhaps"),
-        ("langauge=es", 422, "bad_parameter", "langauge", "no parameter 'langauge'"),
+        ("langauge=es", 422, "bad_parameter", "langauge", "there are lang, adapter, format, words"),
     ],
 )
 def test_bad_questions(live: Live, query: str, status: int, code: str, param: str, named: str) -> None:
