@@ -16,6 +16,7 @@ from adapters.training import train as module
 from adapters.training.data import Augmentation
 from adapters.training.evaluate import evaluate
 from adapters.training.manifest import read_manifest, write_manifest
+from adapters.training.run_folder import load_checkpoint
 from adapters.training.train import TrainConfig, train
 from adapters.vocab import Vocab
 from tests.adapters.training.killed import counted_steps, killed_at
@@ -51,6 +52,8 @@ def test_a_killed_run_started_again_publishes_the_same_version(tones, models, tm
         resumed = train(tones, models, "es", tmp_path / "killed", SHORT, name="other")
     assert len(taken()) == {2: 8, 4: 5, 8: 2, 7: 2}[kills[-1]], "it went on from the last checkpoint"
     assert replace(resumed, name="one").to_json() == through.to_json()
+    last = [load_checkpoint(tmp_path / run / "checkpoint.pt", "cpu") for run in ("through", "killed")]
+    torch.testing.assert_close(last[1], last[0], rtol=0, atol=0, msg="the last step, whichever was the best")
 
 
 def test_a_run_that_ended_publishes_again_without_a_step(tones, models, tmp_path):
