@@ -150,7 +150,7 @@ def read_clips() -> list[Clip]:
 def table(rounds: list[Round]) -> str:
     """Markdown: medians over the rounds, and the ratio of each mixed round to the identical one before it."""
     lines = [
-        "| concurrency | RTFx, one language | RTFx, all mixed | mixed / one (least to most) | p50 / p95, s | mixed, s |",
+        "| concurrency | RTFx, one language | RTFx, all mixed | mixed / one (least to most) | p50 / p95 s | mixed, s |",
         "|---|---|---|---|---|---|",
     ]
     for concurrency in sorted({one.concurrency for one in rounds}):

@@ -30,10 +30,11 @@ MODEL = next(path.parent.parent for path in (ROOT / "models").glob("*/backbone/c
 
 
 def read(clip: dict) -> np.ndarray:
-    return soundfile.read(ROOT / "examples" / clip["file"], dtype="float32")[0]
+    samples: np.ndarray = soundfile.read(ROOT / "examples" / clip["file"], dtype="float32")[0]
+    return samples
 
 
-def ask(address: str, content: bytes, **params: object) -> httpx.Response:
+def ask(address: str, content: bytes, **params: str) -> httpx.Response:
     return httpx.post(f"{address}/transcribe", params=params, content=content, timeout=600)
 
 
