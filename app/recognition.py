@@ -19,6 +19,7 @@ from app.trace import trace_of
 
 if TYPE_CHECKING:
     from adapters.registry import RegisteredAdapter, Registry
+    from app.engine.engine import Engine
 
 T = TypeVar("T")
 
@@ -35,17 +36,17 @@ def choose(registry: Registry, lang: str | None, adapter: str | None) -> Registe
     return registry.resolve(language=language, name=adapter or None)
 
 
-async def recognise(request: Request, adapter: RegisteredAdapter, file: BinaryIO) -> Told:
+async def recognise(request: Request, engine: Engine, adapter: RegisteredAdapter, file: BinaryIO) -> Told:
     """Decode and transcribe ``file``.
 
     Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.transcribe` does, and
     :class:`ClientGone`, by which the engine drops what is left of the work.
     """
-    service, trace = service_of(request), trace_of(request)
+    settings, trace = service_of(request).settings, trace_of(request)
     trace.note(adapter=adapter.name, version=adapter.version)
-    async with _opened(file, service.settings.max_audio_s, request) as audio:
+    async with _opened(file, settings.max_audio_s, request) as audio:
         with trace.stage("engine"):
-            work = service.engine.transcribe(adapter, audio, request_id=trace.job_id)
+            work = engine.transcribe(adapter, audio, request_id=trace.job_id)
             transcript = await _unless_gone(request, work)
     trace.note(audio_s=round(transcript.duration_s, 2), truncated=audio.truncated)
     AUDIO_SECONDS.labels(adapter.record.language).inc(transcript.duration_s)

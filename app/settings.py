@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +14,7 @@ from adapters.errors import TonguesError
 from app.errors import validation_message
 
 MODELS_FOLDER = Path("models")
+_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)$")
 
 
 class SettingsError(TonguesError):
@@ -76,6 +78,13 @@ class Settings(BaseSettings):
     def _find_model(self) -> Self:
         object.__setattr__(self, "models", _model_folder(self.models))
         return self
+
+    @classmethod
+    def unknown(cls) -> tuple[str, ...]:
+        """Variables of the environment that look like settings and are none; Kubernetes' own are passed over."""
+        known = {f"TONGUES_{name.upper()}" for name in cls.model_fields}
+        named = (name for name in os.environ if name.upper().startswith("TONGUES_"))
+        return tuple(sorted(n for n in named if n.upper() not in known and not _OF_KUBERNETES.search(n)))
 
     @classmethod
     def read(cls, **given: Any) -> Settings:

@@ -33,6 +33,8 @@ def serve_command(
             host=host, port=port, models=models, device=device, threads=threads, log_level=log_level
         )
     logging.basicConfig(level=settings.log_level.upper(), format=_FORMAT)
+    for name in Settings.unknown():
+        logging.getLogger("tongues").warning("%s is no setting: nothing reads it", name)
     raise typer.Exit(serve(settings))
 
 

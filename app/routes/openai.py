@@ -46,7 +46,7 @@ async def transcriptions(request: Request) -> Response:
             query = _query(upload.fields)
             name = None if query.model == "auto" else query.model
             adapter = choose(engine.registry, query.language, name)
-            told = await recognise(request, adapter, upload.file)
+            told = await recognise(request, engine, adapter, upload.file)
     return _answer(told, query)
 
 

@@ -46,7 +46,7 @@ async def transcribe(request: Request, query: Annotated[TranscribeQuery, Query()
         async with receive_upload(request, service.settings) as upload:
             query = validated(TranscribeQuery, merged(request, upload.fields))
             adapter = choose(engine.registry, query.lang, query.adapter)
-            told = await recognise(request, adapter, upload.file)
+            told = await recognise(request, engine, adapter, upload.file)
     return _answer(told, query)
 
 

@@ -66,17 +66,17 @@ def serving(settings: Settings, *, ready: bool = True, **options: Any) -> Iterat
     try:
         wait_until(lambda: server.started or not thread.is_alive())
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
             if ready:
                 wait_until(lambda: http.get("/health/ready").status_code == 200)
             yield Live(app, port, http)
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=120)
         assert not thread.is_alive()
 
 
-def wait_until(reached: Any, timeout_s: float = 60) -> None:
+def wait_until(reached: Any, timeout_s: float = 300) -> None:
     """Poll until ``reached()``."""
     deadline = time.monotonic() + timeout_s
     while not reached():

@@ -77,6 +77,12 @@ def test_a_bad_value_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, name:
         Settings.read()
 
 
+def test_what_looks_like_a_setting_and_is_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TONGUES_MAX_UPLOAD_BYTE", "TONGUES_PORT", "TONGUES_SERVICE_HOST", "TONGUES_PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(name, "1")
+    assert Settings.unknown() == ("TONGUES_MAX_UPLOAD_BYTE",)
+
+
 def test_what_kubernetes_sets_is_no_port(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(here / "models" / "m")
     monkeypatch.setenv("TONGUES_PORT", "tcp://10.0.0.1:8000")

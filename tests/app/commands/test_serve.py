@@ -96,12 +96,12 @@ def test_ten_minutes_cost_little_memory(served: tuple[int, httpx.Client]) -> Non
 def test_told_to_stop_it_finishes_what_it_took(model_folder: Path, tmp_path: Path) -> None:
     port = free_port()
     with process(tmp_path / "log", "--models", str(model_folder), "--port", str(port)) as running:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
             wait_until(lambda: is_ready(http))
         answers: list[int] = []
 
         def ask() -> None:
-            response = httpx.post(f"http://127.0.0.1:{port}/transcribe?lang=es", content=upload(), timeout=60)
+            response = httpx.post(f"http://127.0.0.1:{port}/transcribe?lang=es", content=upload(), timeout=300)
             answers.append(response.status_code)
 
         def upload() -> Iterator[bytes]:
@@ -113,9 +113,9 @@ def test_told_to_stop_it_finishes_what_it_took(model_folder: Path, tmp_path: Pat
 
         thread = threading.Thread(target=ask)
         thread.start()
-        thread.join(60)
+        thread.join(300)
         assert answers == [200]
-        assert running.wait(30) in (0, -signal.SIGTERM)
+        assert running.wait(120) in (0, -signal.SIGTERM)
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_served_ends_with_a_reason(model_folder: Path, tmp_path: 
     (tmp_path / "backbone").mkdir()
     (tmp_path / "backbone" / "config.json").write_text('{"model_type": "whisper"}')
     with process(tmp_path / "log", "--models", str(tmp_path), "--port", "0") as running:
-        assert running.wait(60) == 1
+        assert running.wait(300) == 1
     assert "model_type is 'whisper'" in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_served_ends_with_a_reason(model_folder: Path, tmp_path: 
     [
         (["--models", "no/such/folder"], {}, "no model in no/such/folder"),
         (["--device", "abacus"], {}, "device: "),
-        ([], {"TONGUES_MAX_QUEUE": "1", "TONGUES_PORT": "high"}, "port: .*not 'high' .TONGUES_PORT."),
+        ([], {"TONGUES_PORT": "high"}, "port: .*not 'high' .TONGUES_PORT."),
     ],
 )
 def test_what_cannot_be_set_is_told_in_a_line(
@@ -141,6 +141,6 @@ def test_what_cannot_be_set_is_told_in_a_line(
 ) -> None:
     environment = {"TONGUES_MODELS": str(model_folder), **environment}
     with process(tmp_path / "log", *arguments, **environment) as running:
-        assert running.wait(60) == 1
+        assert running.wait(300) == 1
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert re.search(f"^error: .*{reason}", line)
