@@ -19,7 +19,7 @@ from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 
 if TYPE_CHECKING:
-    from adapters.encoder import BackboneConfig
+    from adapters.encoder import BackboneConfig, BackboneModel
 
 _CONFIGS: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig}
 
@@ -61,6 +61,13 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     The weight norm of the positional convolution is folded into its weight: the same output for less work.
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it.
     """
+    encoder = Encoder(load_model(folder, dtype=dtype))
+    fold_weight_norm(encoder)
+    return encoder.requires_grad_(False).eval().to(device)
+
+
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> BackboneModel:
+    """transformers' model of the backbone in ``folder``, weight norm and all. Raises as :func:`load_backbone`."""
     config = read_config(folder)
     _weights_file(folder)
     from transformers import HubertModel, Wav2Vec2Model
@@ -77,9 +84,8 @@ def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: to
     if missing := sorted(name for name in told["missing_keys"] if _counts(name)):  # transformers would invent them
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BackboneError(f"{folder}: model.safetensors lacks {some}, which config.json speaks of")
-    encoder = Encoder(model)
-    fold_weight_norm(encoder)
-    return encoder.requires_grad_(False).eval().to(device)
+    found: BackboneModel = model
+    return found
 
 
 def read_config(folder: Path) -> BackboneConfig:

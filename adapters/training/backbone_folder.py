@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import Wav2Vec2Config
 
+from adapters.backbone import load_model
 from adapters.encoder import Encoder
+from adapters.errors import BackboneError
 from adapters.frontend import SAMPLE_RATE
 from adapters.vocab import Vocab
 
@@ -81,3 +83,26 @@ def write_backbone(
     (folder / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n")
     for file in folder.iterdir():
         file.chmod(0o644)
+
+
+def start_backbone(folder: Path, encoder: Encoder) -> None:
+    """Begin training from the weights in ``folder``. Raises :class:`~adapters.errors.BackboneError` where they are of
+    another shape."""
+    try:
+        encoder.model.load_state_dict(load_model(folder).state_dict())
+    except RuntimeError as error:
+        raise BackboneError(f"{folder}: not of the shape that is trained here: {error}") from error
+
+
+def start_head(folder: Path, vocab: Vocab, weight: Tensor, bias: Tensor) -> None:
+    """Fill a head over ``vocab``, weight (V, D) and bias (V,), from the multilingual head in ``folder`` where it knows
+    the token; a folder without one leaves all as it is."""
+    if not (folder / "head.safetensors").exists():
+        return
+    known = {token: row for row, token in enumerate(Vocab.from_json((folder / "vocab.json").read_bytes()).tokens)}
+    head = load_file(folder / "head.safetensors")
+    with torch.no_grad():
+        for row, token in enumerate(vocab.tokens):
+            if token in known:
+                weight[row] = head["weight"][known[token]].float()
+                bias[row] = head["bias"][known[token]].float()

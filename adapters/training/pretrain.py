@@ -25,7 +25,7 @@ from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, pad
-from adapters.training.backbone_folder import BackboneShape, write_backbone
+from adapters.training.backbone_folder import BackboneShape, start_backbone, start_head, write_backbone
 from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights, some_of_each, text_key
 from adapters.training.losses import ctc_loss, span_mask, unit_losses
 from adapters.training.manifest import read_manifest
@@ -62,7 +62,7 @@ class PretrainConfig:
 
     ``unmasked_weight``: of the frames that are not masked, in stage ``units``. ``intermediate_weight``: of a second CTC
     loss half way up. ``ema``: of the weights that are kept. ``language_balance``: 0 draws clips as they come, 1 every
-    language for as many seconds as the largest.
+    language for as many seconds as the largest. ``start``: a backbone folder to go on from, whose fingerprint is kept.
     """
 
     shape: BackboneShape = field(default_factory=BackboneShape)
@@ -72,6 +72,7 @@ class PretrainConfig:
     ema: float = 0.999
     language_balance: float = 0.5
     seed: int = 0
+    start: str | None = None
     stages: dict[Stage, StageConfig] = field(
         default_factory=lambda: {
             "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
@@ -137,6 +138,9 @@ class _Run:
         self.encoder = Encoder(Wav2Vec2Model(config.shape.config())).to(device)
         self.unit_head = nn.Linear(config.shape.hidden_size, config.units).to(device)
         self.ctc_head = nn.Linear(config.shape.hidden_size, self.vocab.size).to(device)
+        if config.start is not None:
+            start_backbone(Path(config.start), self.encoder)
+            start_head(Path(config.start), self.vocab, self.ctc_head.weight, self.ctc_head.bias)
         self.modules = nn.ModuleList([self.encoder, self.unit_head, self.ctc_head])
         self.average: list[Tensor] = []
         self.centres = self._centres()

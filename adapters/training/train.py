@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapters.adapter import Adapter
@@ -25,6 +24,7 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.record import AdapterRecord
 from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
+from adapters.training.backbone_folder import start_head
 from adapters.training.data import AudioCache, Augmentation, epoch_batches, text_key
 from adapters.training.evaluate import Candidate, error_rates, hear
 from adapters.training.losses import ctc_loss
@@ -101,7 +101,7 @@ def train(
     torch.manual_seed(config.seed)
     adapter = Adapter(worn, encoder.hidden_size, encoder.layer_count).to(device)
     adapter.start_from(encoder.model.encoder.layers)
-    _start_head(adapter, vocab, backbone)
+    start_head(backbone, vocab, adapter.tensors()["head.weight"], adapter.tensors()["head.bias"])
     cache = AudioCache(clips["train"], manifest.parent / "cache")
     backbone_key = fingerprint(backbone)
     made_from = {**asdict(config), "language": language, "backbone": backbone_key}
@@ -186,21 +186,6 @@ def _clips(manifest: Path, language: str, config: TrainConfig) -> dict[str, list
             of = f" from {', '.join(config.sources)}" if config.sources else ""
             raise DataError(f"{manifest}: no {split} clips of {language!r}{of}; train, dev and test each need some")
     return found
-
-
-def _start_head(adapter: Adapter, vocab: Vocab, backbone: Path) -> None:
-    """Take the rows of the backbone's own CTC head for the tokens that it knows, where it brings one."""
-    if not (backbone / "head.safetensors").exists():
-        return
-    union = Vocab.from_json((backbone / "vocab.json").read_bytes())
-    head = load_file(backbone / "head.safetensors")
-    rows = {token: i for i, token in enumerate(union.tokens)}
-    tensors = adapter.tensors()
-    with torch.no_grad():
-        for i, token in enumerate(vocab.tokens):
-            if token in rows:
-                tensors["head.weight"][i] = head["weight"][rows[token]].float()
-                tensors["head.bias"][i] = head["bias"][rows[token]].float()
 
 
 def _labels(clip: Clip, vocab: Vocab) -> list[int]:

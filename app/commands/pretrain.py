@@ -16,6 +16,10 @@ def pretrain_command(
     ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="Backbone folder to go on from, instead of from nothing.")] = None,
+    balance: Annotated[
+        float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
+    ] = 0.5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a backbone on the train split of all languages; started again, it goes on where it stopped.
@@ -28,7 +32,7 @@ def pretrain_command(
     from adapters.training.processes import process_count
     from app.commands.console import errors_told
 
-    config = PretrainConfig(seed=seed)
+    config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
     each = batch_s / process_count()
     stages = {
         name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=each)

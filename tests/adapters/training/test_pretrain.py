@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from adapters.backbone import fingerprint, load_backbone, read_normalised
-from adapters.errors import DataError
+from adapters.errors import BackboneError, DataError
 from adapters.training import pretrain as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import read_manifest, write_manifest
@@ -157,3 +157,18 @@ def test_a_corpus_without_train_clips_is_refused(tmp_path):
     manifest = write_corpus(tmp_path / "corpus", counts={"dev": 2})
     with pytest.raises(DataError, match="no train clips"):
         pretrain(manifest, tmp_path / "run", tmp_path / "backbone", SHORT)
+
+
+def test_a_run_may_start_from_a_backbone(tones, tmp_path, through):
+    """No step of learning: what comes out is what it started from, head and all."""
+    still = StageConfig(1, 8.0, 0.0, 0.02, Augmentation())
+    config = replace(SHORT, stages={"ctc": still}, start=str(through))
+    pretrain(tones, tmp_path / "run", tmp_path / "backbone", config)
+    assert fingerprint(tmp_path / "backbone") == fingerprint(through)
+    assert (tmp_path / "backbone/head.safetensors").read_bytes() == (through / "head.safetensors").read_bytes()
+
+
+def test_a_backbone_of_another_shape_is_no_start(tones, tmp_path, through):
+    config = replace(SHORT, shape=replace(SHAPE, feed_forward=SHAPE.feed_forward * 2), start=str(through))
+    with pytest.raises(BackboneError, match="not of the shape"):
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", config)
