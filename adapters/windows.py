@@ -15,6 +15,7 @@ import numpy as np
 from adapters.frontend import SAMPLE_RATE, Geometry
 
 SILENCE_DBFS = -55.0
+SHORTEST_SPEECH_S = 0.1
 _LEVEL_S = 0.03
 
 
@@ -46,8 +47,8 @@ class Window:
 
     @property
     def silent(self) -> bool:
-        """Nothing in it is loud enough to be speech: scaled to unit variance, hiss would turn into letters."""
-        return level_dbfs(self.samples) < SILENCE_DBFS
+        """Nothing in it is loud or long enough to be speech: scaled to unit variance, hiss would turn into letters."""
+        return self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE or level_dbfs(self.samples) < SILENCE_DBFS
 
 
 def level_dbfs(samples: np.ndarray) -> float:
