@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config
 
-from adapters.backbone import load_model
+from adapters.backbone import fingerprint, load_model
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 from adapters.frontend import SAMPLE_RATE
@@ -83,6 +83,13 @@ def write_backbone(
     (folder / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n")
     for file in folder.iterdir():
         file.chmod(0o644)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """How the backbone in ``folder`` came about, as far as it says, and its fingerprint."""
+    path = folder / "pretraining.json"
+    record = json.loads(path.read_bytes()) if path.exists() else {}
+    return {"fingerprint": fingerprint(folder), **record}
 
 
 def start_backbone(folder: Path, encoder: Encoder) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -24,12 +24,13 @@ from transformers import Wav2Vec2Model
 from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
-from adapters.frontend import SAMPLE_RATE, PaddedAudio, pad
-from adapters.training.backbone_folder import BackboneShape, start_backbone, start_head, write_backbone
-from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights, some_of_each, text_key
+from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
+from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
+from adapters.training.data import AudioCache, epoch_batches, language_weights, some_of_each, text_key
 from adapters.training.losses import ctc_loss, span_mask, unit_losses
 from adapters.training.manifest import read_manifest
-from adapters.training.precision import prefers_bfloat16
+from adapters.training.precision import prefers_bfloat16, tune_cpu
+from adapters.training.pretrain_config import PretrainConfig, Stage
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -37,50 +38,9 @@ from adapters.training.schedule import schedule
 from adapters.training.units import assign_units, learn_units, mfcc
 from adapters.vocab import Vocab
 
-Stage = Literal["units", "ctc"]
-
 _SAVE_EVERY = 500
 _DEV_CLIPS = 12
 _UNIT_CLIPS = 2_000
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """One stage: how many updates of how many seconds a process, how fast, and how the audio is varied."""
-
-    steps: int
-    batch_s: float
-    lr: float
-    mask_probability: float
-    augmentation: Augmentation
-    warmup: float = 0.05
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Everything that decides what comes out; saved with it.
-
-    ``unmasked_weight``: of the frames that are not masked, in stage ``units``. ``intermediate_weight``: of a second CTC
-    loss half way up. ``ema``: of the weights that are kept. ``language_balance``: 0 draws clips as they come, 1 every
-    language for as many seconds as the largest. ``start``: a backbone folder to go on from, whose fingerprint is kept.
-    """
-
-    shape: BackboneShape = field(default_factory=BackboneShape)
-    units: int = 200
-    unmasked_weight: float = 0.5
-    intermediate_weight: float = 0.3
-    ema: float = 0.999
-    language_balance: float = 0.5
-    seed: int = 0
-    start: str | None = None
-    stages: dict[Stage, StageConfig] = field(
-        default_factory=lambda: {
-            "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
-            "ctc": StageConfig(
-                5_800, 24.0, 1e-3, 0.02, Augmentation(speed=0.15, telephone=0.1, noise=0.15, filter=0.3)
-            ),
-        }
-    )
 
 
 def pretrain(
@@ -88,18 +48,20 @@ def pretrain(
 ) -> None:
     """Train a backbone on the manifest's train split and write it to ``out``.
 
-    ``folder`` keeps the checkpoints: the same call again goes on where the last one stopped. Under torchrun every
-    process takes batches of its own, and their gradients are averaged.
+    ``folder`` keeps the checkpoints: the same call again goes on where the last one stopped. Of several processes that
+    train together (:mod:`adapters.training.processes`) each takes batches of its own, and their gradients are averaged.
     Raises :class:`~adapters.errors.DataError` for a manifest that cannot be used.
     """
     config = config or PretrainConfig()
     if device == "cpu":
-        torch.set_flush_denormal(True)  # optimiser states decay into denormals, ten times slower
+        tune_cpu()
     run = _Run(manifest, folder, config, device)
     for stage in config.stages:
         run.train(stage)
     if run.rank == 0:
-        record = {"config": asdict(config), "data": run.clips.key, "languages": run.languages}
+        record: dict[str, Any] = {"config": asdict(config), "data": run.clips.key, "languages": run.languages}
+        if config.start is not None:
+            record["started_from"] = read_record(Path(config.start))
         write_backbone(out, run.encoder, run.ctc_head, run.vocab, record)
 
 
@@ -192,7 +154,8 @@ class _Run:
         frames = [encoder.geometry.frames(n) for n in audio.lengths]
         rng = np.random.default_rng([self.config.seed, number, 7])
         torch.manual_seed(self.config.seed * 1_000_003 + number)
-        masked = span_mask(frames, max(frames), config.mask_probability, rng).to(self.device)
+        width = encoder.geometry.frames(audio.samples.shape[1])
+        masked = span_mask(frames, width, config.mask_probability, rng).to(self.device)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
             half = encoder.trunk(audio, encoder.layer_count // 2, masked=masked)
             x = encoder.hidden(half, encoder.bare)
@@ -217,7 +180,7 @@ class _Run:
             rng = np.random.default_rng([self.config.seed, number, stage == "ctc"])
             waves = [config.augmentation(self.clips.samples(i), rng) for i in clips]
             units = [assign_units(mfcc(wave), self.centres) for wave in waves] if stage == "units" else []
-            return _Batch(pad(waves), clips, units)
+            return _Batch(pad(waves, width=few_widths), clips, units)
 
         order = self._order(stage, start)
         with ThreadPoolExecutor(1) as pool:

@@ -1,13 +1,53 @@
-"""Several processes on one run, under torchrun or accelerate launch: each takes its own batches."""
+"""Several processes on one run, started here or by torchrun: each takes its own batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.queues import SimpleQueue
+from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+from adapters.errors import TonguesError
+
+
+def run_processes(function: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
+    """Call ``function(*args)`` in ``count`` processes of this machine that train together; in this one for 1.
+
+    ``function`` and ``args`` must pickle. Each process gets its share of the cores. When one fails, all end.
+    Raises :class:`~adapters.errors.TonguesError` with what the first to fail said.
+    """
+    if count == 1:
+        function(*args)
+        return
+    with socket.create_server(("127.0.0.1", 0)) as meeting:
+        port = meeting.getsockname()[1]
+    said: SimpleQueue[str] = mp.get_context("spawn").SimpleQueue()
+    try:
+        start_processes(_process, (count, port, said, function, args), nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
+    except ProcessExitedException:
+        if said.empty():
+            raise
+        raise TonguesError(said.get()) from None
+
+
+def _process(
+    rank: int, count: int, port: int, said: SimpleQueue[str], function: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    try:
+        function(*args)
+    except TonguesError as error:
+        said.put(str(error))
+        sys.exit(1)
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -15,11 +55,6 @@ def join_processes(device: str) -> tuple[int, int]:
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def share_gradients(parameters: Sequence[nn.Parameter]) -> None:

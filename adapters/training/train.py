@@ -29,7 +29,7 @@ from adapters.training.data import AudioCache, Augmentation, epoch_batches, text
 from adapters.training.evaluate import Candidate, error_rates, hear
 from adapters.training.losses import ctc_loss
 from adapters.training.manifest import Clip, read_manifest
-from adapters.training.precision import prefers_bfloat16
+from adapters.training.precision import prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
@@ -82,7 +82,7 @@ def train(
     """
     config = config or TrainConfig()
     if device == "cpu":
-        torch.set_flush_denormal(True)  # optimiser states decay into denormals, ten times slower
+        tune_cpu()
     bfloat16 = prefers_bfloat16(device)
     backbone = models / "backbone"
     encoder = load_backbone(backbone, device=device)

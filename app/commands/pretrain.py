@@ -15,28 +15,31 @@ def pretrain_command(
     unit_steps: Annotated[int, typer.Option(min=0, help="Updates of masked prediction.")] = 1_300,
     ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of both stages.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Backbone folder to go on from, instead of from nothing.")] = None,
     balance: Annotated[
         float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
     ] = 0.5,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a backbone on the train split of all languages; started again, it goes on where it stopped.
 
-    Two processes of one thread are faster than one of two on a CPU: `torchrun --nproc-per-node 2 -m app.cli pretrain`.
+    On a CPU a process for each core is faster than one of many threads.
     """
     from dataclasses import replace
 
-    from adapters.training.pretrain import PretrainConfig, pretrain
-    from adapters.training.processes import process_count
+    from adapters.training.pretrain import pretrain
+    from adapters.training.pretrain_config import PretrainConfig
+    from adapters.training.processes import run_processes
     from app.commands.console import errors_told
 
     config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
-    each = batch_s / process_count()
     stages = {
-        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=each)
+        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=batch_s / processes, lr=lr)
         for name, stage in config.stages.items()
     }
+    args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)
     with errors_told():
-        pretrain(data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)
+        run_processes(pretrain, args, processes)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from adapters.frontend import Geometry, masked_group_norm, normalise, pad, valid_mask
+from adapters.frontend import Geometry, few_widths, masked_group_norm, normalise, pad, valid_mask
 from tests.builders import clip
 
 BASE = Geometry((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
@@ -87,9 +87,18 @@ def test_each_row_is_normalised_alone_and_zero_behind_its_end():
 
 
 def test_rows_may_stay_as_they_are_and_widths_be_rounded_up():
-    audio = pad([clip(0.3, 1)], normalised=False, multiple=1000)
-    assert audio.samples.shape == (1, 5000)
+    audio = pad([clip(0.3, 1)], normalised=False, width=few_widths)
+    assert audio.samples.shape == (1, few_widths(4800))
     np.testing.assert_array_equal(audio.samples[0, :4800].numpy(), clip(0.3, 1))
+    assert not audio.samples[0, 4800:].any()
+
+
+def test_widths_are_few_and_waste_little():
+    found = {few_widths(samples) for samples in range(4_000, 320_000, 7)}
+    assert len(found) < 80
+    assert all(few_widths(width) == width for width in found), "a width of the series is its own"
+    assert all(samples <= few_widths(samples) <= 1.061 * samples + 1 for samples in range(4_000, 320_000, 7))
+    assert few_widths(400) == 4_000
 
 
 @pytest.mark.parametrize(

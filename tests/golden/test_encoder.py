@@ -70,7 +70,7 @@ def test_what_lies_behind_a_row_does_not_matter(model):
     encoder, worn = encoder_of(model), BareHead(model.lm_head)
     frames = encoder.geometry.frames(CLIPS[1].size)
     alone = encoder(pad([CLIPS[1]]), worn)[0]
-    wide = encoder(pad([CLIPS[1]], multiple=80_000), worn)[0, :frames]
+    wide = encoder(pad([CLIPS[1]], width=lambda _: 80_000), worn)[0, :frames]
     torch.testing.assert_close(wide, alone, **CLOSE)
 
 

@@ -23,7 +23,9 @@ def unpacked_tree(
     Raises:
         DataError: a package that is not at hand and cannot be fetched, or not unpacked.
     """
+    cache = cache.resolve()  # the commands run in folders of their own
     if given is not None:
+        given = given.resolve()
         if not given.is_dir():
             raise DataError(f"{given}: no such folder; give one with .deb files or an unpacked tree (with usr/)")
         if (given / "usr").is_dir():

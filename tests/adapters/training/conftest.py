@@ -7,7 +7,8 @@ import torch
 
 from adapters.record import AdapterRecord
 from adapters.training.data import Augmentation
-from adapters.training.pretrain import PretrainConfig, StageConfig, pretrain
+from adapters.training.pretrain import pretrain
+from adapters.training.pretrain_config import PretrainConfig, StageConfig
 from adapters.training.train import TrainConfig, train
 from tests.adapters.training.tones import SHAPE, write_corpus
 

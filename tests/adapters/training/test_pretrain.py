@@ -15,7 +15,8 @@ from adapters.errors import BackboneError, DataError
 from adapters.training import pretrain as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import read_manifest, write_manifest
-from adapters.training.pretrain import PretrainConfig, StageConfig, pretrain
+from adapters.training.pretrain import pretrain
+from adapters.training.pretrain_config import PretrainConfig, StageConfig
 from adapters.vocab import Vocab
 from tests.adapters.training.killed import counted_steps, killed_at
 from tests.adapters.training.tones import SHAPE, write_corpus

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,3 +71,24 @@ def test_without_apt_the_message_says_what_to_do(tmp_path: Path, monkeypatch: py
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such folder; give one with \.deb files"):
         unpacked_tree(["tiny"], tmp_path / "cache", tmp_path / "none", announce=_silent)
+
+
+@needs_dpkg
+def test_folders_may_be_relative(debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = unpacked_tree(["tiny"], Path("cache"), debs.relative_to(tmp_path), announce=_silent)
+    assert root == tmp_path / "cache/tree"
+    assert (root / "usr/share/tiny/a.txt").exists()
+
+
+def test_what_apt_fetches_is_found_below_a_relative_folder(
+    debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of apt-get a script that does what it does: the package lands in the folder it runs in."""
+    apt = tmp_path / "bin/apt-get"
+    apt.parent.mkdir()
+    apt.write_text(f"#!/bin/sh\ncp {debs}/*.deb .\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(apt.parent), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    assert (unpacked_tree(["tiny"], Path("cache"), announce=_silent) / "usr/share/tiny/a.txt").exists()

@@ -1,0 +1,50 @@
+"""Everything that decides what pretraining makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adapters.training.backbone_folder import BackboneShape
+from adapters.training.data import Augmentation
+
+Stage = Literal["units", "ctc"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: how many updates of how many seconds a process, how fast, and how the audio is varied."""
+
+    steps: int
+    batch_s: float
+    lr: float
+    mask_probability: float
+    augmentation: Augmentation
+    warmup: float = 0.05
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides what comes out; saved with it.
+
+    ``unmasked_weight``: of the frames that are not masked, in stage ``units``. ``intermediate_weight``: of a second CTC
+    loss half way up. ``ema``: of the weights that are kept. ``language_balance``: 0 draws clips as they come, 1 every
+    language for as many seconds as the largest. ``start``: a backbone folder to go on from, whose record is kept.
+    """
+
+    shape: BackboneShape = field(default_factory=BackboneShape)
+    units: int = 200
+    unmasked_weight: float = 0.5
+    intermediate_weight: float = 0.3
+    ema: float = 0.999
+    language_balance: float = 0.5
+    seed: int = 0
+    start: str | None = None
+    stages: dict[Stage, StageConfig] = field(
+        default_factory=lambda: {
+            "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
+            "ctc": StageConfig(
+                5_800, 24.0, 1e-3, 0.01, Augmentation(speed=0.1, telephone=0.05, noise=0.05, filter=0.2)
+            ),
+        }
+    )
