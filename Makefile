@@ -38,11 +38,11 @@ soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev  ## the service under load, measured
-	$(BIN)/python benchmarks/serving.py $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
 models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (hours)
 	$(BIN)/tongues data build --out $(CORPUS)
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m app.cli pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL)
+	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) --lang $(LANGUAGES)
 
 $(BIN)/python:

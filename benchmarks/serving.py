@@ -1,6 +1,6 @@
 """The service over HTTP, closed loop: the same clips in one language, and spread over all of them.
 
-    python benchmarks/serving.py [--models models/NAME] [--rounds 3] [--json OUT]
+    python -m benchmarks.serving [--models models/NAME] [--rounds 3] [--json OUT]
 
 Both workloads send the same recordings; only the adapter that each is transcribed with differs, so the ratio is what
 mixing languages costs. Rounds alternate, so that a machine that slows down slows both. Figures: RTFx (seconds of audio
@@ -15,18 +15,14 @@ import contextlib
 import json
 import os
 import platform
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.server import ROOT, serving
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ class Round:
 def main() -> None:
     """Run, print a table, and write JSON where asked."""
     arguments = parse()
-    with server(arguments.models) as base:
+    options = ["--models", str(arguments.models)] if arguments.models else []
+    with serving("--log-level", "warning", *options) as base:
         rounds = asyncio.run(measure(base, arguments))
     report = {
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
@@ -73,29 +70,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
-
-
-@contextlib.contextmanager
-def server(models: Path | None) -> Iterator[str]:
-    """The service in a process of its own on a free port; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen([*command, *(["--models", str(models)] if models else [])], cwd=ROOT)
-    base = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise SystemExit(f"the service ended with status {process.returncode}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{base}/health/ready").status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield base
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 async def measure(base: str, arguments: argparse.Namespace) -> list[Round]:

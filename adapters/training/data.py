@@ -70,8 +70,8 @@ class AudioCache:
         try:
             with temporary.open("wb") as out:
                 for clip in self.clips:
-                    samples = _read(clip)
-                    out.write(samples.tobytes())
+                    samples = _long_enough(read_clip(clip.path), clip.path)
+                    out.write((samples * 32768.0).clip(-32768, 32767).astype(np.int16).tobytes())
                     total += samples.size
                     ends.append(total)
             temporary.replace(path)
@@ -80,18 +80,25 @@ class AudioCache:
         write_text_atomically(index, json.dumps(ends))
 
 
-def _read(clip: Clip) -> np.ndarray:
+def read_clip(path: Path) -> np.ndarray:
+    """A recording of a corpus, (N,) float32 in -1..1.
+
+    Raises :class:`~adapters.errors.DataError` where it is missing, broken, or not 16 kHz mono.
+    """
     try:
-        samples, rate = soundfile.read(clip.path, dtype="int16")
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{clip.path}: cannot be read: {error}") from error
-    if rate != SAMPLE_RATE or samples.ndim != 1:
-        shape = "mono" if samples.ndim == 1 else f"{samples.shape[1]} channels"
-        raise DataError(f"{clip.path}: {rate} Hz, {shape}; training takes {SAMPLE_RATE} Hz mono")
-    if samples.size < _SHORTEST_S * SAMPLE_RATE:
-        raise DataError(f"{clip.path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
-    found: np.ndarray = samples
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if rate != SAMPLE_RATE or samples.shape[1] != 1:
+        raise DataError(f"{path}: {rate} Hz, {samples.shape[1]} channels; a corpus is {SAMPLE_RATE} Hz, 1 channel")
+    found: np.ndarray = samples[:, 0]
     return found
+
+
+def _long_enough(samples: np.ndarray, path: Path) -> np.ndarray:
+    if samples.size < _SHORTEST_S * SAMPLE_RATE:
+        raise DataError(f"{path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
+    return samples
 
 
 def text_key(clips: Sequence[Clip]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
-import soundfile
 import torch
 
 from adapters.backbone import fingerprint, load_backbone, read_normalised
@@ -21,7 +20,7 @@ from adapters.language import language_key
 from adapters.recognise import recognise
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from adapters.training.data import through_telephone
+from adapters.training.data import read_clip, through_telephone
 from adapters.training.manifest import SPLITS, Clip, read_manifest
 from adapters.vocab import Vocab
 from adapters.windows import Window, cut
@@ -103,7 +102,7 @@ def evaluate(
         encoder,
         bank,
         normalised=read_normalised(models / "backbone"),
-        samples=(lambda clip: through_telephone(read_clip(clip))) if telephone else None,
+        samples=(lambda clip: through_telephone(read_clip(clip.path))) if telephone else None,
     )
     by_language: dict[str, list[Said]] = {}
     for one in said:
@@ -125,25 +124,26 @@ def hear(
     ``samples`` reads a clip, or changes it on the way (the telephone band, say).
     Raises :class:`~adapters.errors.DataError` for a clip that cannot be read or whose language has no candidate.
     """
-    read = samples or read_clip
+    read = samples or (lambda clip: read_clip(clip.path))
     pieces: list[tuple[int, Window]] = []
     for index, clip in enumerate(clips):
         if clip.language not in candidates:
             raise DataError(f"{clip.path}: no adapter for {clip.language}; there are {', '.join(sorted(candidates))}")
         pieces += [(index, window) for window in cut([read(clip)], encoder.geometry)]
-    paths: dict[tuple[int, int], BestPath] = {}
+    paths: list[dict[int, BestPath]] = [{} for _ in clips]
     for batch in _batches(pieces, encoder):
         loud = [(index, window) for index, window in batch if not window.silent]
         for index, window in batch:
             blank = candidates[clips[index].language].vocab.blank
-            paths[index, window.index] = BestPath.blanks(window.keep, blank)
+            paths[index][window.index] = BestPath.blanks(window.keep, blank)
         if loud:
             worn = bank.dress([candidates[clips[index].language].seat for index, _ in loud])
             found = recognise(encoder, [window for _, window in loud], worn, normalised=normalised)
-            paths |= {(i, w.index): path for (i, w), path in zip(loud, found, strict=True)}
+            for (index, window), path in zip(loud, found, strict=True):
+                paths[index][window.index] = path
     said = []
-    for index, clip in enumerate(clips):
-        path = BestPath.join(paths[key] for key in sorted(k for k in paths if k[0] == index))
+    for clip, found_in in zip(clips, paths, strict=True):
+        path = BestPath.join(found_in[number] for number in sorted(found_in))
         vocab = candidates[clip.language].vocab
         frame_s = encoder.geometry.hop / SAMPLE_RATE
         said.append(Said(clip, transcript(path, vocab, frame_s=frame_s, duration_s=clip.seconds).text))
@@ -159,18 +159,6 @@ def error_rates(said: Sequence[Said]) -> Rates:
         clips=len(said),
         seconds=sum(s.clip.seconds for s in said),
     )
-
-
-def read_clip(clip: Clip) -> np.ndarray:
-    """(N,) float32. Raises :class:`~adapters.errors.DataError` where the file is missing or not 16 kHz mono."""
-    try:
-        samples, rate = soundfile.read(clip.path, dtype="float32")
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{clip.path}: cannot be read: {error}") from error
-    if rate != SAMPLE_RATE or samples.ndim != 1:
-        raise DataError(f"{clip.path}: {rate} Hz, {samples.ndim} dimensions; clips are {SAMPLE_RATE} Hz mono")
-    found: np.ndarray = samples
-    return found
 
 
 def _batches(pieces: list[tuple[int, Window]], encoder: Encoder) -> list[list[tuple[int, Window]]]:

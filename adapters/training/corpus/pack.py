@@ -17,11 +17,11 @@ from typing import cast
 
 import av
 import numpy as np
-import soundfile
 import soxr
 
 from adapters.errors import DataError
 from adapters.training.corpus.clip_audio import SAMPLE_RATE, Samples, flac_seconds, write_flac
+from adapters.training.data import read_clip
 from adapters.training.manifest import (
     Clip,
     clip_from_json,
@@ -79,7 +79,7 @@ def pack(
         for done, clip in enumerate(clips):
             record = clip_to_json(clip, manifest.parent)
             _require_below(str(record["path"]), f"{manifest}: {clip.path}")
-            samples = _read(clip.path)
+            samples = read_clip(clip.path)
             needed = len(samples) * bits_per_second / SAMPLE_RATE / 8 * 1.5  # a variable rate swings for one clip
             if writer is None or (writer.bytes + needed > max_file_bytes and writer.position > 0):
                 if writer is not None:
@@ -144,16 +144,6 @@ class _OpusWriter:
     def abandon(self) -> None:
         self._container.close()
         self._temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> Samples:
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if rate != SAMPLE_RATE or samples.shape[1] != 1:
-        raise DataError(f"{path}: {rate} Hz, {samples.shape[1]} channels; a corpus is 16000 Hz, 1 channel")
-    return cast(Samples, samples[:, 0])
 
 
 def _require_below(path: str, where: str) -> None:

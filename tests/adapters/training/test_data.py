@@ -17,6 +17,7 @@ from adapters.training.data import (
     Augmentation,
     epoch_batches,
     language_weights,
+    read_clip,
     some_of_each,
     text_key,
     through_telephone,
@@ -80,7 +81,7 @@ def test_no_clips_are_an_empty_cache(tmp_path):
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (lambda folder: recorded(folder, "x.flac", noise(9_000), rate=8_000), "8000 Hz, mono; training takes 16000 Hz"),
+        (lambda folder: recorded(folder, "x.flac", noise(9_000), rate=8_000), "8000 Hz, 1 channels; a corpus is 16000 Hz"),
         (lambda folder: recorded(folder, "x.flac", noise(9_000).reshape(-1, 2)), "16000 Hz, 2 channels"),
         (lambda folder: recorded(folder, "x.flac", noise(1_000)), "1000 samples; training takes at least 0.1 s"),
         (
@@ -207,3 +208,20 @@ def test_a_telephone_line_keeps_the_length_and_drops_what_lies_above_4_khz(count
         power = np.abs(np.fft.rfft(heard)) ** 2
         assert power[5_500:].sum() < power[900:1_100].sum() / 100
         assert np.corrcoef(heard[200:-200], low[200:-200])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "wrong"),
+    [
+        (np.zeros(800), 8_000, "8000 Hz"),
+        (np.zeros((800, 2)), 16_000, "2 channels"),
+        (None, 0, "cannot be read"),
+    ],
+)
+def test_clips_that_cannot_be_read_are_named(tmp_path, samples, rate, wrong):
+    path = tmp_path / "clip.flac"
+    path.write_bytes(b"no audio")
+    if samples is not None:
+        soundfile.write(path, samples, rate)
+    with pytest.raises(DataError, match=rf"clip\.flac: .*{wrong}"):
+        read_clip(path)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from adapters.backbone import fingerprint, load_backbone
 from adapters.bank import Bank
@@ -16,7 +15,7 @@ from adapters.encoder import Encoder
 from adapters.errors import DataError, UnknownAdapter, UnknownLanguage
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from adapters.training.evaluate import Candidate, Said, error_rates, evaluate, hear, read_clip
+from adapters.training.evaluate import Candidate, Said, error_rates, evaluate, hear
 from adapters.training.manifest import Clip, read_manifest, write_manifest
 from tests.adapters.training.tones import spoken, write_corpus
 
@@ -139,20 +138,3 @@ def test_clips_in_languages_without_an_adapter_are_left_out(trained, tmp_path):
         manifest, [replace(c, language="cs" if c.language == "fr" else "es") for c in read_manifest(manifest)]
     )
     assert set(evaluate(trained.models, manifest)) == {"es"}
-
-
-@pytest.mark.parametrize(
-    ("samples", "rate", "wrong"),
-    [
-        (np.zeros(800), 8_000, "8000 Hz"),
-        (np.zeros((800, 2)), 16_000, "2 dimensions"),
-        (None, 0, "cannot be read"),
-    ],
-)
-def test_clips_that_cannot_be_read_are_named(tmp_path, samples, rate, wrong):
-    path = tmp_path / "clip.flac"
-    path.write_bytes(b"no audio")
-    if samples is not None:
-        soundfile.write(path, samples, rate)
-    with pytest.raises(DataError, match=rf"clip\.flac: .*{wrong}"):
-        read_clip(replace(CLIP, path=path))
