@@ -22,74 +22,12 @@ from torch.nn import functional as F
 from adapters.config import AdapterConfig
 from adapters.errors import BankFull
 from adapters.methods import METHODS
+from adapters.pool import Pool
 from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
 
 HEAD_CLASS = 16
-_FIRST_SLOTS = 8
 
 PoolKey = tuple[object, ...]
-
-
-class Pool:
-    """Tensors of one shape set, stacked by slot in one buffer, so that seating is one contiguous copy.
-
-    The buffer grows by doubling up to ``limit`` slots. A batch keeps the views that it started with: growing copies,
-    and what a named slot holds never changes, so both say the same.
-    """
-
-    def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], limit: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._shapes = dict(shapes)
-        self._width = sum(math.prod(shape) for shape in shapes.values())
-        self._limit = limit
-        self._buffer = torch.zeros(min(_FIRST_SLOTS, limit), self._width, device=device, dtype=dtype)
-        self._free = list(range(self._buffer.shape[0]))
-        self.views = self._split()
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the buffer takes on the device."""
-        return self._buffer.numel() * self._buffer.element_size()
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of one slot."""
-        return self._width * self._buffer.element_size()
-
-    def take(self, tensors: Mapping[str, Tensor]) -> int:
-        """Write ``tensors`` to a free slot and name it. Raises :class:`~adapters.errors.BankFull`."""
-        if not self._free:
-            self._grow()
-        slot = self._free.pop()
-        packed = torch.cat([tensors[name].reshape(-1).to(self._buffer.dtype) for name in self._shapes])
-        if self._buffer.is_cuda:
-            packed = packed.pin_memory()
-        self._buffer[slot].copy_(packed, non_blocking=True)
-        return slot
-
-    def give_back(self, slot: int) -> None:
-        """The slot may be written again."""
-        self._free.append(slot)
-
-    def _grow(self) -> None:
-        slots = self._buffer.shape[0]
-        wider = min(slots * 2, self._limit)
-        if wider == slots:
-            raise BankFull(f"all {slots} slots of a pool are taken; raise the number of device slots or wait for one")
-        buffer = torch.zeros(wider, self._width, device=self._buffer.device, dtype=self._buffer.dtype)
-        buffer[:slots].copy_(self._buffer)
-        self._buffer = buffer
-        self._free = list(range(slots, wider))
-        self.views = self._split()
-
-    def _split(self) -> dict[str, Tensor]:
-        views, begin = {}, 0
-        for name, shape in self._shapes.items():
-            end = begin + math.prod(shape)
-            views[name] = self._buffer[:, begin:end].view(-1, *shape)
-            begin = end
-        return views
 
 
 @dataclass(frozen=True)
@@ -107,7 +45,8 @@ class Seat:
 class Bank:
     """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
 
-    ``limit``: slots a pool may grow to. ``seat`` and ``unseat`` may be called from any thread.
+    ``limit``: slots a pool may grow to. Every method may be called from any thread; seats are taken one after the
+    other, and batches are dressed meanwhile.
     """
 
     hidden_size: int
@@ -118,12 +57,14 @@ class Bank:
 
     def __post_init__(self) -> None:
         self._pools: dict[PoolKey, Pool] = {}
-        self._lock = threading.Lock()
+        self._seating = threading.Lock()  # one writer; held while weights are copied
+        self._lock = threading.Lock()  # the books: who has which slot; never held while anything is copied
 
     @property
     def bytes(self) -> int:
         """Bytes of all pools on the device."""
-        return sum(pool.bytes for pool in self._pools.values())
+        with self._lock:
+            return sum(pool.bytes for pool in self._pools.values())
 
     def seat(self, config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Seat:
         """Copy an adapter (tensors named as on disk) to free slots.
@@ -132,15 +73,21 @@ class Bank:
         """
         wanted = self._wanted(config, tensors)
         taken: dict[str, tuple[PoolKey, int]] = {}
-        with self._lock:
+        with self._seating:
             try:
                 for role, (key, shapes, values) in wanted.items():
-                    if key not in self._pools:
-                        self._pools[key] = Pool(shapes, self.limit, self.device, self.dtype)
-                    taken[role] = (key, self._pools[key].take(values))
+                    pool = self._pools.get(key) or Pool(shapes, self.limit, self.device, self.dtype)
+                    wider = pool.wider() if pool.full else None
+                    with self._lock:
+                        self._pools[key] = pool
+                        if wider is not None:
+                            pool.grow(wider)
+                        taken[role] = (key, pool.take())
+                    pool.write(taken[role][1], values)
             except BankFull:
-                for key, slot in taken.values():
-                    self._pools[key].give_back(slot)
+                with self._lock:
+                    for key, slot in taken.values():
+                        self._pools[key].give_back(slot)
                 raise
         lowest = config.lowest_layer(self.layer_count)
         return Seat(config, lowest, taken["head"], taken.get("method"), taken.get("norms"))

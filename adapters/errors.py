@@ -18,6 +18,7 @@ TonguesError
 │   ├── AdapterFormatError   its record or files are not of the form
 │   ├── AdapterMismatch      it was made for another backbone, or its shapes or types do not fit
 │   └── AdapterCorrupt       its files are not the ones that its record names
+├── PublishConflict          another version is current than the one that was to be replaced
 ├── BackboneError            a backbone that cannot be loaded or driven
 ├── BankFull                 no free seat in the bank
 ├── EngineError              the engine cannot take or finish a job
@@ -105,6 +106,10 @@ class AdapterMismatch(AdapterError):
 
 class AdapterCorrupt(AdapterError):
     """Its files are not the ones that its record names."""
+
+
+class PublishConflict(TonguesError):
+    """Another version is current than the one that was to be replaced."""
 
 
 class BackboneError(TonguesError):

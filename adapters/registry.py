@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
 from adapters.language import language_key, language_name, language_tag
 from adapters.record import AdapterRecord
-from adapters.store import AdapterStore, LoadedAdapter
+from adapters.store import AdapterStore, LoadedAdapter, Signature
 
 _MOST_NAMED = 200
 
@@ -47,11 +47,24 @@ class RefusedAdapter:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one scan found: adapters by name, those of each language key, and what was refused."""
+    """What was found at one time: adapters by name, those of each language key, and what was refused."""
 
     adapters: Mapping[str, RegisteredAdapter]
     languages: Mapping[str, tuple[RegisteredAdapter, ...]]
     refused: tuple[RefusedAdapter, ...]
+
+    @classmethod
+    def of(cls, adapters: Iterable[RegisteredAdapter], refused: Iterable[RefusedAdapter]) -> Snapshot:
+        """Adapters of different names, in any order."""
+        by_name = {adapter.name: adapter for adapter in sorted(adapters, key=lambda adapter: adapter.name)}
+        languages: defaultdict[str, list[RegisteredAdapter]] = defaultdict(list)
+        for adapter in by_name.values():
+            languages[_key(adapter)].append(adapter)
+        return cls(
+            adapters=MappingProxyType(by_name),
+            languages=MappingProxyType({key: tuple(languages[key]) for key in sorted(languages)}),
+            refused=tuple(refused),
+        )
 
 
 class Registry:
@@ -65,36 +78,57 @@ class Registry:
         self.fingerprint = fingerprint
         self.hidden_size = hidden_size
         self.layer_count = layer_count
-        self._scanning = threading.Lock()
-        self.snapshot = self.scan()
+        self._looking = threading.Lock()
+        self._read: dict[tuple[int, str], tuple[Signature, RegisteredAdapter | RefusedAdapter]] = {}
+        self._found = Snapshot.of([], [])
+        self.snapshot = self.look()
 
-    def scan(self) -> Snapshot:
-        """Look at every store again. One bad adapter hides no good one, nor does it when their names are the same."""
-        with self._scanning:  # else the slower of two scans could swap in the older view
+    def look(self) -> Snapshot:
+        """What the stores hold now; the same object as before where nothing changed. Records that did not change are
+        not read again. One bad adapter hides no good one, nor does it when their names are the same."""
+        with self._looking:
             adapters: dict[str, RegisteredAdapter] = {}
             refused: list[RefusedAdapter] = []
-            for store in self.stores:
+            read: dict[tuple[int, str], tuple[Signature, RegisteredAdapter | RefusedAdapter]] = {}
+            for number, store in enumerate(self.stores):
                 for name in store.names():
                     if name in adapters:
                         continue
                     try:
-                        record = store.record(name)
-                        record.check_fits(self.fingerprint, self.layer_count)
+                        known = read[number, name] = self._look_at(number, store, name)
                     except UnknownAdapter:  # removed since it was listed
                         continue
-                    except AdapterError as error:
-                        refused.append(RefusedAdapter(name, store, error))
-                        continue
-                    adapters[name] = RegisteredAdapter(record, store)
-            languages: defaultdict[str, list[RegisteredAdapter]] = defaultdict(list)
-            for name in sorted(adapters):
-                languages[_key(adapters[name])].append(adapters[name])
-            self.snapshot = Snapshot(
-                adapters=MappingProxyType({name: adapters[name] for name in sorted(adapters)}),
-                languages=MappingProxyType({key: tuple(languages[key]) for key in sorted(languages)}),
-                refused=tuple(refused),
-            )
-            return self.snapshot
+                    if isinstance(known[1], RefusedAdapter):
+                        refused.append(known[1])
+                    else:
+                        adapters[name] = known[1]
+            self._read = read
+            if refused != list(self._found.refused) or adapters != self._found.adapters:
+                self._found = Snapshot.of(adapters.values(), refused)
+            return self._found
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Requests find what is in ``snapshot`` from now on."""
+        self.snapshot = snapshot
+
+    def scan(self) -> Snapshot:
+        """Look at every store again, and adopt what is there."""
+        self.adopt(self.look())
+        return self.snapshot
+
+    def _look_at(
+        self, number: int, store: AdapterStore, name: str
+    ) -> tuple[Signature, RegisteredAdapter | RefusedAdapter]:
+        signature = store.signature(name)
+        known = self._read.get((number, name))
+        if known is not None and known[0] == signature:
+            return known
+        try:
+            record = store.record(name)
+            record.check_fits(self.fingerprint, self.layer_count)
+        except AdapterError as error:
+            return signature, RefusedAdapter(name, store, error)
+        return signature, RegisteredAdapter(record, store)
 
     def resolve(
         self, *, language: str | None = None, name: str | None = None, principal: object | None = None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +26,19 @@ import torch
 from safetensors import SafetensorError
 
 from adapters.config import AdapterConfig
-from adapters.errors import AdapterCorrupt, AdapterFormatError, AdapterMismatch, DataError, UnknownAdapter
-from adapters.record import DTYPES, AdapterRecord, StoredFile, check_name
-from adapters.shapes import expected_shapes
+from adapters.durable import sync_folder, write_whole
+from adapters.errors import (
+    AdapterCorrupt,
+    AdapterFormatError,
+    DataError,
+    PublishConflict,
+    UnknownAdapter,
+)
+from adapters.fit import check_tensors
+from adapters.record import AdapterRecord, StoredFile, check_name
 from adapters.vocab import Vocab
+
+Signature = tuple[int, int, int]
 
 _RECORD = "adapter.json"
 _MAX_RECORD_BYTES = 1 << 20
@@ -62,6 +70,14 @@ class AdapterStore:
             return ()
         with os.scandir(self.folder) as entries:
             return tuple(sorted(e.name for e in entries if e.name[0] != "." and os.path.lexists(Path(e.path, _RECORD))))
+
+    def signature(self, name: str) -> Signature:
+        """Changes whenever another record is published as ``name``. Raises :class:`UnknownAdapter`."""
+        try:
+            found = os.lstat(self.folder / name / _RECORD)
+        except OSError as error:
+            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from error
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def record(self, name: str) -> AdapterRecord:
         """The record of the current version. Reads nothing else, so that thousands are cheap.
@@ -95,7 +111,7 @@ class AdapterStore:
             tensors = safetensors.torch.load(content)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise AdapterFormatError(name, f"{record.weights.name} is not safetensors: {error}") from error
-        _check(name, record.config, record.dtype, tensors, vocab, hidden_size, layer_count)
+        check_tensors(name, record.config, record.dtype, tensors, vocab, hidden_size, layer_count)
         return LoadedAdapter(record, tensors, vocab)
 
     def publish(
@@ -120,7 +136,7 @@ class AdapterStore:
         Raises as :meth:`load` does, before anything changes.
         """
         dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.") if tensors else ""
-        _check(name, config, dtype, tensors, vocab, hidden_size, layer_count)
+        check_tensors(name, config, dtype, tensors, vocab, hidden_size, layer_count)
         weights = safetensors.torch.save({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)})
         tokens = vocab.to_json().encode()
         record = AdapterRecord(
@@ -138,32 +154,72 @@ class AdapterStore:
             synthetic=synthetic,
         )
         record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
+        return self._commit(record, weights, tokens, hidden_size, layer_count)
+
+    def put(
+        self,
+        name: str,
+        record: bytes,
+        weights: bytes,
+        vocab: bytes,
+        *,
+        hidden_size: int,
+        layer_count: int,
+        fingerprint: str,
+        instead_of: str | None = None,
+    ) -> AdapterRecord:
+        """Make a version that was written elsewhere the current one: the bytes of its record and of its two files.
+
+        ``instead_of``: the version that must be current, else nothing is changed and :class:`PublishConflict` raised.
+        Raises as :meth:`load` does besides, before anything changes.
+        """
+        parsed = AdapterRecord.from_json(name, record)
+        parsed.check_fits(fingerprint, layer_count)
+        for what, stored, content in (("weights", parsed.weights, weights), ("vocab", parsed.vocab, vocab)):
+            if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
+                raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
+        return self._commit(parsed, weights, vocab, hidden_size, layer_count, instead_of)
+
+    def _commit(
+        self,
+        record: AdapterRecord,
+        weights: bytes,
+        vocab: bytes,
+        hidden_size: int,
+        layer_count: int,
+        instead_of: str | None = None,
+    ) -> AdapterRecord:
+        name = record.name
         committed = record.to_json().encode()
         if len(committed) > _MAX_RECORD_BYTES:
             raise AdapterFormatError(name, f"a record of {len(committed)} bytes; {_MAX_RECORD_BYTES} are allowed")
         with self._writing():
+            if instead_of is not None and self.record(name).version != instead_of:
+                raise PublishConflict(f"{name}: {self.record(name).version} is current, not {instead_of}")
             folder = self.folder / name
             folder.mkdir(exist_ok=True)
             self._check_inside(name, folder)
-            _sync(self.folder)
-            _write(folder / record.weights.name, weights)
-            _write(folder / record.vocab.name, tokens)
+            sync_folder(self.folder)
+            write_whole(folder / record.weights.name, weights)
+            write_whole(folder / record.vocab.name, vocab)
             self.load(record, hidden_size=hidden_size, layer_count=layer_count)
-            _write(folder / _RECORD, committed)
+            write_whole(folder / _RECORD, committed)
         return record
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, instead_of: str | None = None) -> None:
         """Unpublish ``name``. Its files stay for who still loads them, until :meth:`sweep`.
 
-        Raises :class:`UnknownAdapter`."""
+        Raises :class:`UnknownAdapter`, and :class:`PublishConflict` where the current version is not ``instead_of``."""
         check_name(name)
         with self._writing():
             self._check_inside(name, self.folder / name)
+            if instead_of is not None and self.record(name).version != instead_of:
+                raise PublishConflict(f"{name}: {self.record(name).version} is current, not {instead_of}")
             try:
                 (self.folder / name / _RECORD).unlink()
             except FileNotFoundError:
                 raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
-            _sync(self.folder / name)
+            sync_folder(self.folder / name)
 
     def sweep(self, grace_s: float) -> tuple[Path, ...]:
         """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers.
@@ -239,57 +295,5 @@ class AdapterStore:
             os.close(lock)
 
 
-def _check(
-    name: str,
-    config: AdapterConfig,
-    dtype: str,
-    tensors: Mapping[str, torch.Tensor],
-    vocab: Vocab,
-    hidden_size: int,
-    layer_count: int,
-) -> None:
-    if vocab.size != config.vocab_size:
-        raise AdapterMismatch(name, f"{vocab.size} tokens in the vocabulary, {config.vocab_size} in the config")
-    if dtype not in DTYPES:
-        raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
-    try:
-        expected = expected_shapes(config, hidden_size, layer_count)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterMismatch(name, f"no adapter of this config fits the backbone: {error}") from error
-    for key in sorted(expected.keys() ^ tensors.keys()):
-        raise AdapterMismatch(name, f"the tensor {key!r} {'is missing' if key in expected else 'has no place'}")
-    for key, shape in expected.items():
-        tensor = tensors[key]
-        if tuple(tensor.shape) != tuple(shape):
-            raise AdapterMismatch(name, f"{key} is of shape {tuple(tensor.shape)}, not {tuple(shape)}")
-        if str(tensor.dtype) != f"torch.{dtype}":
-            raise AdapterMismatch(name, f"{key} is of {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
-        if not bool(torch.isfinite(tensor).all()):
-            raise AdapterFormatError(name, f"{key} holds NaN or infinity")
-
-
 def _ours(path: Path) -> bool:
     return bool(_OURS.fullmatch(path.name)) and (path.is_symlink() or path.is_file())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Appear whole or not at all: synced under a name that nothing reads, then renamed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

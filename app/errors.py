@@ -52,6 +52,22 @@ class SlowUpload(RequestError):
     """Nothing of the body came for too long."""
 
 
+class BadAdapter(RequestError):
+    """An adapter that was sent and cannot be served."""
+
+
+class AdapterTooLarge(RequestError):
+    """An adapter of more bytes than are accepted."""
+
+
+class NotAllowed(RequestError):
+    """The admin key is missing or another."""
+
+
+class PublishingOff(RequestError):
+    """No admin key is set."""
+
+
 class Starting(method.EngineError):
     """The model is being loaded."""
 
@@ -101,6 +117,11 @@ TABLE: Mapping[type[Exception], Kind] = {
     BadParameter: Kind(422, "bad_parameter"),
     BadCombination: Kind(400, "bad_combination"),
     BadBody: Kind(400, "bad_body"),
+    BadAdapter: Kind(422, "bad_adapter"),
+    AdapterTooLarge: Kind(413, "adapter_too_large"),
+    NotAllowed: Kind(401, "not_allowed"),
+    PublishingOff: Kind(403, "publishing_off"),
+    method.PublishConflict: Kind(412, "publish_conflict", retry=False),
     SlowUpload: Kind(408, "upload_stalled", "file"),
     ClientGone: Kind(499, "client_gone"),
     ClientDisconnect: Kind(499, "client_gone"),
@@ -122,6 +143,8 @@ def error_response(error: Exception, request: Request | None = None) -> JSONResp
     retry_after_s = getattr(error, "retry_after_s", kind.retry_after_s)
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if kind.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     param = getattr(error, "param", None) or kind.param
     if request is not None and request.url.path.startswith(_OPENAI):
         param = _OPENAI_PARAMS.get(param or "", param)

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import UnknownAdapter
 from adapters.shapes import parameter_count
-from app.schemas import AdapterOut, State, Where
+from app.engine.whereabouts import Whereabouts
+from app.schemas import AdapterOut
 
 if TYPE_CHECKING:
     from adapters.registry import RefusedAdapter, RegisteredAdapter, Registry
 
-#: state, nearest place, and the reason where it failed
-Whereabouts = Callable[["RegisteredAdapter"], tuple[State, Where, str | None]]
+    Where = Callable[[RegisteredAdapter], Whereabouts]
 
 
-def on_disk(_: RegisteredAdapter) -> tuple[State, Where, str | None]:
+def on_disk(_: RegisteredAdapter) -> Whereabouts:
     """Where an adapter is that nothing has loaded."""
-    return "stored", "disk", None
+    return Whereabouts("stored", "disk")
 
 
-def listing(registry: Registry, whereabouts: Whereabouts) -> list[AdapterOut]:
+def listing(registry: Registry, whereabouts: Where) -> list[AdapterOut]:
     """All adapters by name, those among them that cannot be worn."""
     snapshot = registry.snapshot
     good = [_told(registry, adapter, whereabouts) for adapter in snapshot.adapters.values()]
     return sorted([*good, *map(_refused, snapshot.refused)], key=lambda told: told.name)
 
 
-def listed(registry: Registry, whereabouts: Whereabouts, name: str) -> AdapterOut:
+def listed(registry: Registry, whereabouts: Where, name: str) -> AdapterOut:
     """One of them. Raises :class:`UnknownAdapter`, naming what there is."""
     snapshot = registry.snapshot
     if name in snapshot.adapters:
@@ -39,9 +39,10 @@ def listed(registry: Registry, whereabouts: Whereabouts, name: str) -> AdapterOu
     raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(snapshot.adapters) or 'none'}")
 
 
-def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Whereabouts) -> AdapterOut:
+def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where) -> AdapterOut:
     record = adapter.record
-    state, where, reason = whereabouts(adapter)
+    found = whereabouts(adapter)
+    state, reason = found.state, found.reason
     try:
         parameters = parameter_count(record.config, registry.hidden_size, registry.layer_count)
     except ValueError as error:  # a method that nobody here knows: found out when it is first worn
@@ -57,7 +58,8 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Whereabou
         version=record.version,
         state=state,
         reason=reason,
-        where=where,
+        where=found.where,
+        pinned=found.pinned,
         verified=record.verified,
         synthetic=record.synthetic,
         wer=test.get("wer"),

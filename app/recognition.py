@@ -44,10 +44,11 @@ async def recognise(request: Request, engine: Engine, adapter: RegisteredAdapter
     """
     settings, trace = service_of(request).settings, trace_of(request)
     trace.note(adapter=adapter.name, version=adapter.version)
-    async with _opened(file, settings.max_audio_s, request) as audio:
-        with trace.stage("engine"):
-            work = engine.transcribe(adapter, audio, request_id=trace.job_id)
-            transcript = await _unless_gone(request, work)
+    with engine.holding(adapter):
+        async with _opened(file, settings.max_audio_s, request) as audio:
+            with trace.stage("engine"):
+                work = engine.transcribe(adapter, audio, request_id=trace.job_id)
+                transcript = await _unless_gone(request, work)
     trace.note(audio_s=round(transcript.duration_s, 2), truncated=audio.truncated)
     AUDIO_SECONDS.labels(adapter.record.language).inc(transcript.duration_s)
     TRUNCATED.inc(audio.truncated)

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.engine.whereabouts import State, Where
+
 Format = Literal["json", "verbose_json", "text", "srt", "vtt"]
-State = Literal["remote", "stored", "loading", "ready", "failed"]
-Where = Literal["device", "host", "disk", "remote"]
 
 
 class Fault(BaseModel):

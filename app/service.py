@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,14 +39,19 @@ def make_engine(settings: Settings) -> Engine:
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
     usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS)
+    cores = len(os.sched_getaffinity(0))
+    lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
         backbone=settings.models / "backbone",
         stores=settings.adapter_folders,
         device=device,
         dtype=getattr(torch, dtype),
-        threads=settings.threads,
-        max_seats=settings.max_seats,
-        max_host_bytes=settings.max_host_bytes,
+        lanes=lanes,
+        threads=settings.threads or (max(1, cores // lanes) if on_cpu else None),
+        max_seats=settings.device_slots,
+        pinned=settings.pinned,
+        max_host_bytes=settings.host_bytes,
+        watch_s=settings.watch_s or None,
         max_requests=settings.max_requests,
         request_timeout_s=settings.request_timeout_s,
         budget=replace(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.errors import TonguesError
@@ -38,9 +38,22 @@ class Settings(BaseSettings):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    threads: int | None = Field(default=None, ge=1, description="of a forward on a CPU; PyTorch's own choice if unset")
-    max_seats: int = Field(default=64, ge=1, description="adapters on the device at once")
-    max_host_bytes: int = Field(default=1 << 30, ge=0, description="adapters kept in memory that no request needs")
+    lanes: int | None = Field(
+        default=None, ge=1, description="forwards side by side; a GPU has one, a CPU one for each core if unset"
+    )
+    threads: int | None = Field(default=None, ge=1, description="of each lane on a CPU; its share of cores if unset")
+    device_slots: int = Field(default=64, ge=1, description="adapters on the device at once")
+    host_bytes: int = Field(default=1 << 30, ge=0, description="adapters kept in memory that no request needs")
+    pinned: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="names of adapters that never leave the device, parted by ','"
+    )
+    watch_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="between two looks at the folders of adapters; 0: never"
+    )
+    admin_key: SecretStr | None = Field(
+        default=None, min_length=16, description="who bears it may publish and remove adapters; nobody may if unset"
+    )
+    max_adapter_bytes: int = Field(default=1 << 28, ge=1_000, description="of an adapter that is published over HTTP")
     max_batch_frames: int | None = Field(default=None, ge=1, description="frames of 20 ms, padding included")
     max_batch_rows: int | None = Field(default=None, ge=1)
 
@@ -62,6 +75,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_folders(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("pinned", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("port", mode="before")
     @classmethod

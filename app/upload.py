@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from adapters.errors import AudioTooLarge
+from adapters.errors import AudioTooLarge, TonguesError
 from app.errors import BadBody, BadParameter, SlowUpload, validation_message
 from app.metrics import UPLOAD_BYTES
 from app.settings import Settings
@@ -46,21 +46,35 @@ async def receive_upload(request: Request, settings: Settings) -> AsyncIterator[
     is none, and :class:`BadParameter` for a form without ``file``. Leaving the context removes what was kept.
     """
     max_bytes = settings.max_upload_bytes
+    too_large = _too_large(max_bytes)
     is_form = request.headers.get("content-type", "").lower().startswith(MULTIPART)
     limit = max_bytes + (_FORM_BYTES if is_form else 0)
-    stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit:
-        _refuse(max_bytes)
-    chunks = _bounded(request, limit, settings)
+    chunks = _bounded(request, limit, settings, too_large)
     async with AsyncExitStack() as kept:
         with trace_of(request).stage("read"):
             if is_form:
-                form = await _parse(request, chunks)
+                form = await _parse(request, chunks, files=1)
                 kept.push_async_callback(form.close)
                 upload = _upload_of(form, max_bytes)
             else:
                 upload = Upload(await _spooled(kept, chunks), {})
         yield upload
+
+
+async def receive_files(
+    request: Request, settings: Settings, limit: int, too_large: TonguesError, *, count: int
+) -> dict[str, bytes]:
+    """The files of a form of at most ``count`` of them, by their fields; other fields are passed over.
+
+    Raises ``too_large`` beyond ``limit`` bytes in all, :class:`SlowUpload`, and :class:`BadBody` for no such form.
+    """
+    if not request.headers.get("content-type", "").lower().startswith(MULTIPART):
+        raise BadBody(f"send a form ({MULTIPART})")
+    form = await _parse(request, _bounded(request, limit + _FORM_BYTES, settings, too_large), files=count)
+    try:
+        return {name: await value.read() for name, value in form.multi_items() if isinstance(value, UploadFile)}
+    finally:
+        await form.close()
 
 
 def merged(request: Request, fields: Mapping[str, list[str]]) -> dict[str, str]:
@@ -83,7 +97,12 @@ def validated(model: type[Model], given: Mapping[str, object]) -> Model:
         raise BadParameter(*validation_message(error.errors(), model.model_fields)) from error
 
 
-async def _bounded(request: Request, limit: int, settings: Settings) -> AsyncGenerator[bytes, None]:
+async def _bounded(
+    request: Request, limit: int, settings: Settings, too_large: TonguesError
+) -> AsyncGenerator[bytes, None]:
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > limit:
+        raise too_large
     count, idle_s = 0, settings.upload_idle_s
     deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
     stream = request.stream()
@@ -99,12 +118,12 @@ async def _bounded(request: Request, limit: int, settings: Settings) -> AsyncGen
         count += len(chunk)
         UPLOAD_BYTES.inc(len(chunk))
         if count > limit:
-            _refuse(settings.max_upload_bytes)
+            raise too_large
         yield chunk
 
 
-def _refuse(max_bytes: int) -> None:
-    raise AudioTooLarge(
+def _too_large(max_bytes: int) -> AudioTooLarge:
+    return AudioTooLarge(
         f"more than the {max_bytes} bytes that are accepted: compress it (Opus, FLAC) or send it in parts"
     )
 
@@ -117,10 +136,10 @@ async def _spooled(kept: AsyncExitStack, chunks: AsyncGenerator[bytes, None]) ->
     return file
 
 
-async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormData:
+async def _parse(request: Request, chunks: AsyncGenerator[bytes, None], *, files: int) -> FormData:
     try:
         parser = MultiPartParser(
-            request.headers, chunks, max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+            request.headers, chunks, max_files=files, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
         )
         return await parser.parse()
     except (MultiPartException, FormParserError) as error:
@@ -141,5 +160,5 @@ def _upload_of(form: FormData, max_bytes: int) -> Upload:
         there_is = f", not {next(iter(files))!r}" if files else ""
         raise BadParameter(f"the audio belongs in the field 'file', as a file (-F file=@clip.wav){there_is}", "file")
     if file.size is not None and file.size > max_bytes:
-        _refuse(max_bytes)
+        raise _too_large(max_bytes)
     return Upload(file.file, fields)

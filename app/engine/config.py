@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from adapters.errors import EngineError
 from adapters.windows import WindowShape
 from app.engine.scheduler import Budget
 
@@ -15,19 +16,29 @@ from app.engine.scheduler import Budget
 class EngineConfig:
     """``backbone`` is a folder in Hugging Face layout, ``stores`` folders of adapters, the first to be asked first.
 
-    ``threads``: of the forward on a CPU, None for torch's choice. ``max_seats``: adapters on the device.
-    ``max_host_bytes``: host copies kept beyond those in use. ``max_requests``: permits.
+    ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
+    adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
+    use. ``watch_s``: between two looks at the stores, None for never. ``max_requests``: permits.
     """
 
     backbone: Path
     stores: tuple[Path, ...]
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    lanes: int = 1
     threads: int | None = None
     max_seats: int = 64
+    pinned: tuple[str, ...] = ()
     max_host_bytes: int = 1 << 30
+    watch_s: float | None = 1.0
     max_requests: int = 128
     windows_in_flight: int = 2
     request_timeout_s: float = 3_600.0
     budget: Budget = field(default_factory=Budget)
     window: WindowShape = field(default_factory=WindowShape)
+
+    def __post_init__(self) -> None:
+        if len(self.pinned) >= self.max_seats:
+            raise EngineError(
+                f"{len(self.pinned)} adapters are pinned, which must be fewer than the {self.max_seats} device slots"
+            )

@@ -1,8 +1,8 @@
 """The engine: audio and the adapter that it is bound to -> a transcript, for many requests at once.
 
-A request holds a permit from admission to answer. Its audio becomes windows, a few of which are in flight at a time;
-the windows of all requests queue in the scheduler, run as rows of mixed batches on the device thread, and come back as
-paths of tokens, which are joined and decoded off that thread.
+A request holds a permit from admission to answer, and the version of the adapter that was current when it came. Its
+audio becomes windows, a few of which are in flight at a time; the windows of all requests queue in the scheduler, run
+as rows of mixed batches in the lanes, and come back as paths of tokens, which are joined and decoded.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,30 +22,25 @@ from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.ctc import BestPath, Transcript, transcript
 from adapters.encoder import Encoder
-from adapters.errors import AudioTooShort, DeadlineExceeded, Draining, EngineError, QueueFull
+from adapters.errors import AudioTooShort, DeadlineExceeded, Draining, QueueFull, TonguesError
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore, LoadedAdapter
 from adapters.windows import Window, cut
 from app.engine.config import EngineConfig
-from app.engine.job import Batch, Job
+from app.engine.job import Job
+from app.engine.lanes import Lanes, Step
+from app.engine.publishing import Publishing
 from app.engine.residency import Residency, worn_of
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
+from app.engine.whereabouts import Whereabouts
 
 log = logging.getLogger("tongues.engine")
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one forward did, for logs and metrics."""
-
-    batch: Batch
-    seconds: float
-
-
 class Engine:
-    """Serves the adapters of one backbone. Everything but the forward, file reading and decoding of audio runs on the
+    """Serves the adapters of one backbone. Everything but forwards, file reading and decoding of audio runs on the
     event loop that called :meth:`start`."""
 
     def __init__(self, config: EngineConfig, *, on_step: Callable[[Step], None] | None = None) -> None:
@@ -57,33 +50,42 @@ class Engine:
         self._draining = False
         self._permits = 0
         self._ids = itertools.count()
-        self._answers: dict[int, asyncio.Future[BestPath]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._work = asyncio.Event()
         self._scheduler = Scheduler(config.budget)
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._loop_task: asyncio.Task[None] | None = None
+        self._stops: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self) -> None:
         """Load the backbone, scan the stores, run a warm-up forward; then :attr:`ready`.
 
-        Raises :class:`~adapters.errors.BackboneError`.
+        Raises :class:`~adapters.errors.BackboneError`, and :class:`~adapters.errors.EngineError` where more adapters
+        are pinned than there are seats to spare.
         """
-        loop = asyncio.get_running_loop()
-        encoder, self.registry = await loop.run_in_executor(self._device_thread, self._load)
-        device = torch.device(self.config.device)
-        bank = Bank(encoder.hidden_size, encoder.layer_count, self.config.max_seats, device, self.config.dtype)
-        self.encoder = encoder
+        self.encoder, self.registry = await asyncio.to_thread(self._load)
+        bank = Bank(
+            self.encoder.hidden_size,
+            self.encoder.layer_count,
+            self.config.max_seats,
+            torch.device(self.config.device),
+            self.config.dtype,
+        )
         self.residency = Residency(
             bank,
             self.registry.load,
             max_seats=self.config.max_seats,
             max_host_bytes=self.config.max_host_bytes,
+            on_seated=lambda: self._lanes.wake(),
+            on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
-        normalised = read_normalised(self.config.backbone)
-        self._runner = Runner(encoder, bank, normalised=normalised)
-        self._loop_task = asyncio.create_task(self._run(), name="engine")
+        runner = Runner(self.encoder, bank, normalised=read_normalised(self.config.backbone))
+        self._lanes = Lanes(
+            self._scheduler, self.residency, runner.forward, count=self.config.lanes, on_step=self._on_step
+        )
+        self._lanes.start()
+        self._stops.append(self._lanes.stop)
+        self.publishing = Publishing(self.registry, self.residency, self._try_out, pinned=self.config.pinned)
+        self._stops.append(self.publishing.stop)
+        await self.publishing.start(self.config.watch_s)
         await self._warm_up()
         self.ready = True
 
@@ -108,6 +110,18 @@ class Engine:
             if not self._permits:
                 self._idle.set()
 
+    @contextlib.contextmanager
+    def holding(self, adapter: RegisteredAdapter | None) -> Iterator[None]:
+        """Keep this version of an adapter at hand, whatever happens to its files; it is loaded meanwhile."""
+        if adapter is None:
+            yield
+            return
+        worn = self.residency.hold(adapter)
+        try:
+            yield
+        finally:
+            self.residency.let_go(worn)
+
     async def transcribe(
         self, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], *, request_id: str
     ) -> Transcript:
@@ -119,28 +133,28 @@ class Engine:
         """
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                loaded = await self.residency.bind(adapter)
-                try:
-                    return await self._transcribe(loaded, adapter, audio, request_id)
-                finally:
-                    for job in self._scheduler.cancel(request_id):
-                        self._answers.pop(job.id, None)
-                    self.residency.unbind(worn_of(adapter))
+                with self.holding(adapter):
+                    try:
+                        return await self._transcribe(adapter, audio, request_id)
+                    finally:
+                        self._lanes.cancel(request_id)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"not finished within {self.config.request_timeout_s:g} s; send shorter audio or try again later"
             ) from error
+
+    def where(self, adapter: RegisteredAdapter) -> Whereabouts:
+        """Where it is now; the reason may be that of a newer version that is not served."""
+        found = self.residency.where(adapter)
+        return replace(found, reason=found.reason or self.publishing.refused.get(adapter.name))
 
     async def drain(self) -> None:
         """Take no more requests, finish those that were admitted, and stop."""
         self._draining = True
         self.ready = False
         await self._idle.wait()
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._loop_task
-        self._device_thread.shutdown()
+        while self._stops:
+            await self._stops.pop()()
 
     @property
     def requests(self) -> int:
@@ -154,18 +168,19 @@ class Engine:
 
     # --- a request ---
 
-    async def _transcribe(
-        self, loaded: LoadedAdapter, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], request_id: str
-    ) -> Transcript:
+    async def _transcribe(self, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], request_id: str) -> Transcript:
         counted = _Counted(audio)
         geometry = self.encoder.geometry
         windows = cut(counted, geometry, self.config.window)
+        window = await asyncio.to_thread(next, windows, None)
+        loaded = await self.residency.loaded(worn_of(adapter))  # its load began when it was held
         paths: list[BestPath] = []
         pending: deque[asyncio.Future[BestPath]] = deque()
-        while (window := await asyncio.to_thread(next, windows, None)) is not None:
+        while window is not None:
             if len(pending) == self.config.windows_in_flight:
                 paths.append(await pending.popleft())
             pending.append(self._submit(window, loaded, adapter, request_id))
+            window = await asyncio.to_thread(next, windows, None)
         for answer in pending:
             paths.append(await answer)
         if not paths:
@@ -183,80 +198,22 @@ class Engine:
     def _submit(
         self, window: Window, loaded: LoadedAdapter, adapter: RegisteredAdapter, request_id: str
     ) -> asyncio.Future[BestPath]:
-        answer: asyncio.Future[BestPath] = asyncio.get_running_loop().create_future()
         if window.silent:
+            answer: asyncio.Future[BestPath] = asyncio.get_running_loop().create_future()
             answer.set_result(BestPath.blanks(window.keep, loaded.vocab.blank))
             return answer
-        job = Job(
-            id=next(self._ids),
-            request_id=request_id,
-            worn=worn_of(adapter),
-            language=adapter.record.language,
-            window=window,
-            frames=self.encoder.geometry.frames(window.samples.size),
+        frames = self.encoder.geometry.frames(window.samples.size)
+        return self._lanes.submit(
+            Job(
+                id=next(self._ids),
+                request_id=request_id,
+                worn=worn_of(adapter),
+                language=adapter.record.language,
+                window=window,
+                frames=frames,
+                long=window.keep < frames,  # context on either side: there is more of this recording
+            )
         )
-        self._answers[job.id] = answer
-        self._scheduler.add(job, time.monotonic())
-        self._work.set()
-        return answer
-
-    # --- the loop ---
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._work.wait()
-            batch = self._scheduler.next_batch(time.monotonic(), self.residency.take)
-            if batch is None:
-                self._work.clear()
-                continue
-            try:
-                await self._step(loop, batch)
-            except Exception:  # of who watches the steps, say: the loop outlives it
-                log.exception("after a forward of %d rows", len(batch.jobs))
-            finally:
-                for worn in {job.worn for job in batch.jobs}:
-                    self.residency.release(worn)
-
-    async def _step(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-        seats = [self.residency.seat(job.worn) for job in batch.jobs]
-        began = time.monotonic()
-        for job in batch.jobs:
-            job.times_s["started"] = began
-        try:
-            paths = await loop.run_in_executor(self._device_thread, self._runner.forward, batch, seats)
-        except Exception as error:
-            log.exception("a forward of %d rows failed", len(batch.jobs))
-            await self._fail(loop, batch, error)
-            return
-        self._finish(batch, paths, began)
-
-    def _finish(self, batch: Batch, paths: list[BestPath], began: float) -> None:
-        now = time.monotonic()
-        for job, path in zip(batch.jobs, paths, strict=True):
-            job.times_s["finished"] = now
-            answer = self._answers.pop(job.id, None)
-            if answer is not None and not answer.done():
-                answer.set_result(path)
-        log.info(
-            "batch rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
-            len(batch.jobs),
-            batch.padded_frames,
-            ",".join(batch.languages),
-            now - began,
-            ",".join(job.request_id for job in batch.jobs),
-        )
-        self._on_step(Step(batch, now - began))
-
-    async def _fail(self, loop: asyncio.AbstractEventLoop, batch: Batch, error: Exception) -> None:
-        """One row may be to blame: run each alone, and fail only those that fail alone."""
-        if len(batch.jobs) > 1:
-            for job in batch.jobs:
-                await self._step(loop, Batch((job,)))
-            return
-        answer = self._answers.pop(batch.jobs[0].id, None)
-        if answer is not None and not answer.done():
-            answer.set_exception(EngineError(f"the forward failed: {error}"))
 
     # --- start ---
 
@@ -269,13 +226,17 @@ class Engine:
         return encoder, Registry(stores, fingerprint(config.backbone), encoder.hidden_size, encoder.layer_count)
 
     async def _warm_up(self) -> None:
-        """Two seconds of noise through the first adapter that loads: kernels chosen, memory touched, before traffic."""
-        noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
+        """Two seconds of noise in every lane: kernels chosen, memory touched, before traffic."""
         for adapter in self.registry.snapshot.adapters.values():
-            with contextlib.suppress(EngineError), contextlib.suppress(Exception):
-                await self.transcribe(adapter, [noise], request_id="warm-up")
+            with contextlib.suppress(TonguesError):
+                await asyncio.gather(*(self._try_out(adapter) for _ in range(self.config.lanes)))
                 return
         log.warning("no adapter to warm up with")
+
+    async def _try_out(self, adapter: RegisteredAdapter) -> None:
+        """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""
+        noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
+        await self.transcribe(adapter, [noise], request_id=f"trial-{next(self._ids)}")
 
 
 class _Counted:

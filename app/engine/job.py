@@ -22,8 +22,8 @@ class Worn:
 class Job:
     """A window to transcribe.
 
-    ``frames`` is what it costs: the frames of the window, context included. ``times_s`` holds the clock's reading at
-    each stage reached so far.
+    ``frames`` is what it costs: the frames of the window, context included. ``long``: it is one of several windows of
+    its recording. ``times_s`` holds the clock's reading at each stage reached so far.
     """
 
     id: int
@@ -32,6 +32,7 @@ class Job:
     language: str
     window: Window
     frames: int
+    long: bool = False
     times_s: dict[Stage, float] = field(default_factory=dict)
 
 
@@ -45,6 +46,11 @@ class Batch:
     def padded_frames(self) -> int:
         """What the forward costs: every row is as long as the longest."""
         return max(job.frames for job in self.jobs) * len(self.jobs)
+
+    @property
+    def long(self) -> bool:
+        """Whether a window of a long recording is among them."""
+        return any(job.long for job in self.jobs)
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Which windows run together next. Pure code: no torch, no asyncio, and the clock is passed in.
 
-The oldest job that can be seated leads the batch; others join in the order of their age, whatever their languages,
-while the batch stays within its budget of padded frames and no row is less than half as long as the longest, since
-padding is computed like speech.
+The job that is due first and can be seated leads the batch; others join in the order in which they are due, whatever
+their languages, while the batch stays within its budget of padded frames and no row is less than half as long as the
+longest, since padding is computed like speech. Jobs are due when they come; windows of long recordings a little later,
+so that they give way to short clips and yet wait for no more than that.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from app.engine.job import Batch, Job, Worn
 @dataclass(frozen=True)
 class Budget:
     """Bounds of one batch: ``longest row x rows`` in frames, rows, and distinct adapters. A job that is over the budget
-    all by itself still runs, alone."""
+    all by itself still runs, alone. ``long_waits_s``: how much later windows of long recordings are due."""
 
     max_frames: int = 3_200
     max_rows: int = 32
     max_adapters: int = 32
+    long_waits_s: float = 0.5
 
 
 class Scheduler:
-    """The queue of jobs, oldest first."""
+    """The queue of jobs."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -40,23 +42,26 @@ class Scheduler:
 
     def cancel(self, request_id: str) -> list[Job]:
         """Take out the queued jobs of a request whose client has gone, and return them."""
-        gone = [job for job in self._queue.values() if job.request_id == request_id]
-        for job in gone:
-            del self._queue[job.id]
-        return gone
+        return self._remove([job for job in self._queue.values() if job.request_id == request_id])
 
-    def next_batch(self, now: float, take: Callable[[Worn], bool]) -> Batch | None:
+    def drop(self, worn: Worn) -> list[Job]:
+        """Take out the queued jobs that wear what can never be worn, and return them."""
+        return self._remove([job for job in self._queue.values() if job.worn == worn])
+
+    def next_batch(self, now: float, take: Callable[[Worn], bool], *, long: bool = True) -> Batch | None:
         """The next batch, taken out of the queue; None where no job can run.
 
-        ``take`` is asked once for each adapter and, where it can be seated, takes the batch's reference to it in the
-        same moment.
+        ``take`` is asked once for each adapter and, where it is seated, takes the batch's reference to it in the same
+        moment. ``long``: whether windows of long recordings may run now.
         """
         rows: list[Job] = []
         asked: dict[Worn, bool] = {}
         longest, shortest = 0, 0
-        for job in self._queue.values():
+        for job in sorted(self._queue.values(), key=self._due):
             high = max(longest, job.frames)
             low = min(shortest or job.frames, job.frames)
+            if job.long and not long:
+                continue
             if rows and (high * (len(rows) + 1) > self.budget.max_frames or low * 2 < high):
                 continue
             if job.worn not in asked:
@@ -69,9 +74,14 @@ class Scheduler:
             longest, shortest = high, low
             if len(rows) == self.budget.max_rows:
                 break
-        if not rows:
-            return None
-        for job in rows:
+        for job in self._remove(rows):
             job.times_s["batched"] = now
+        return Batch(tuple(rows)) if rows else None
+
+    def _due(self, job: Job) -> tuple[float, int]:
+        return job.times_s["queued"] + (self.budget.long_waits_s if job.long else 0.0), job.id
+
+    def _remove(self, jobs: list[Job]) -> list[Job]:
+        for job in jobs:
             del self._queue[job.id]
-        return Batch(tuple(rows))
+        return jobs

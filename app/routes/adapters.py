@@ -1,26 +1,74 @@
-"""``GET /adapters``: what is registered, where it is, and what it was published with."""
+"""``/adapters``: what is registered and where it is; versions that come and go while others are served."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import Response
 
+from adapters.errors import AdapterError
+from app.admin import check_admin, instead_of, receive_adapter
+from app.errors import BadAdapter
 from app.listing import listed, listing
 from app.schemas import AdapterOut, AdaptersOut
 from app.service import service_of
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
 
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["adapter.json", "weights", "vocab"],
+        "properties": {"adapter.json": _FILE, "weights": _FILE, "vocab": _FILE},
+    }
+}
+_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
+
 
 @router.get("", response_model=AdaptersOut)
 async def adapters(request: Request) -> AdaptersOut:
     """Every adapter by name. One that cannot be worn is there too, as `failed` with the reason."""
     engine = service_of(request).engine
-    return AdaptersOut(adapters=listing(engine.registry, engine.residency.where))
+    return AdaptersOut(adapters=listing(engine.registry, engine.where))
 
 
 @router.get("/{name}", response_model=AdapterOut)
-async def adapter(request: Request, name: str) -> AdapterOut:
-    """One adapter."""
+async def adapter(request: Request, response: Response, name: str) -> AdapterOut:
+    """One adapter; its version is the `ETag`."""
     engine = service_of(request).engine
-    return listed(engine.registry, engine.residency.where, name)
+    told = listed(engine.registry, engine.where, name)
+    if told.version is not None:
+        response.headers["ETag"] = f'"{told.version}"'
+    return told
+
+
+@router.put("/{name}", response_model=AdapterOut, status_code=201, openapi_extra=_BODY)
+async def publish(request: Request, response: Response, name: str) -> AdapterOut:
+    """Publish a version: its adapter.json and the two files that it names. Served when the answer comes.
+
+    Needs the admin key as a bearer token. `If-Match` with a version replaces that one alone, `If-None-Match: *` none.
+    """
+    service = service_of(request)
+    check_admin(request, service.settings)
+    engine = service.engine
+    sent = await receive_adapter(request, service.settings)
+    try:
+        await engine.publishing.put(name, sent.record, sent.weights, sent.vocab, instead_of=instead_of(request))
+    except AdapterError as error:
+        raise BadAdapter(str(error)) from error
+    return await adapter(request, response, name)
+
+
+@router.delete("/{name}", status_code=204)
+async def remove(request: Request, name: str) -> Response:
+    """Remove an adapter; requests that hold it are answered. Needs the admin key; `If-Match` as in publishing."""
+    service = service_of(request)
+    check_admin(request, service.settings)
+    try:
+        await service.engine.publishing.remove(name, instead_of=instead_of(request))
+    except AdapterError as error:
+        raise BadAdapter(str(error)) from error
+    return Response(status_code=204)

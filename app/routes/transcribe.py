@@ -40,14 +40,14 @@ async def transcribe(request: Request, query: Annotated[TranscribeQuery, Query()
     """
     service = service_of(request)
     engine = service.engine
-    if query.lang or query.adapter:  # else the form must say
-        choose(engine.registry, query.lang, query.adapter)
-    with engine.admit():
+    known = choose(engine.registry, query.lang, query.adapter) if query.lang or query.adapter else None
+    with engine.admit(), engine.holding(known):
         async with receive_upload(request, service.settings) as upload:
-            query = validated(TranscribeQuery, merged(request, upload.fields))
-            adapter = choose(engine.registry, query.lang, query.adapter)
-            told = await recognise(request, engine, adapter, upload.file)
-    return _answer(told, query)
+            full = validated(TranscribeQuery, merged(request, upload.fields))
+            if known is None or (full.lang, full.adapter) != (query.lang, query.adapter):  # the form said more
+                known = choose(engine.registry, full.lang, full.adapter)
+            told = await recognise(request, engine, known, upload.file)
+    return _answer(told, full)
 
 
 def _answer(told: Told, query: TranscribeQuery) -> Response:

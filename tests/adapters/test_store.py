@@ -429,7 +429,7 @@ def test_writers_readers_and_sweepers_at_once(store):
 
 
 def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
-    write = store_module._write
+    write = store_module.write_whole
     sweeps = []
 
     def write_beside_a_sweep(path, content):
@@ -440,7 +440,7 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
             sweeps[-1].join(0.2)
             assert sweeps[-1].is_alive(), "it waits until the publish is through"
 
-    monkeypatch.setattr(store_module, "_write", write_beside_a_sweep)
+    monkeypatch.setattr(store_module, "write_whole", write_beside_a_sweep)
     records = [publish(store, seed=seed) for seed in range(2)]
     for sweep in sweeps:
         sweep.join()
@@ -449,8 +449,8 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
 
 def test_what_was_written_is_read_before_it_is_named(store, monkeypatch):
     record = publish(store)
-    write = store_module._write
-    monkeypatch.setattr(store_module, "_write", lambda path, content: write(path, content[:-1] + b"?"))
+    write = store_module.write_whole
+    monkeypatch.setattr(store_module, "write_whole", lambda path, content: write(path, content[:-1] + b"?"))
     with pytest.raises(AdapterCorrupt):
         publish(store, seed=1)
     assert store.record("de") == record

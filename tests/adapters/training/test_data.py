@@ -81,7 +81,10 @@ def test_no_clips_are_an_empty_cache(tmp_path):
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        (lambda folder: recorded(folder, "x.flac", noise(9_000), rate=8_000), "8000 Hz, 1 channels; a corpus is 16000 Hz"),
+        (
+            lambda folder: recorded(folder, "x.flac", noise(9_000), rate=8_000),
+            "8000 Hz, 1 channels; a corpus is 16000 Hz",
+        ),
         (lambda folder: recorded(folder, "x.flac", noise(9_000).reshape(-1, 2)), "16000 Hz, 2 channels"),
         (lambda folder: recorded(folder, "x.flac", noise(1_000)), "1000 samples; training takes at least 0.1 s"),
         (

@@ -17,7 +17,8 @@ from adapters.errors import AdapterCorrupt, AudioTooShort, DeadlineExceeded, Dra
 from adapters.recognise import recognise
 from adapters.windows import Window, WindowShape, cut
 from app.engine.config import EngineConfig
-from app.engine.engine import Engine, Step
+from app.engine.engine import Engine
+from app.engine.lanes import Step
 from app.engine.scheduler import Budget
 from tests.builders import clip, make_model
 
@@ -204,7 +205,7 @@ async def test_a_cancelled_request_leaves_nothing_behind(config):
     assert (await tasks[7]).text == alone(engine, "es", clip(2.0))
     await asyncio.gather(*tasks[:7], return_exceptions=True)
     assert engine.queued == 0
-    assert not engine._answers
+    assert not engine._lanes._answers
     await engine.drain()
 
 
@@ -216,21 +217,21 @@ async def test_an_adapter_with_corrupt_files_fails_by_name_and_the_others_go_on(
     broken = engine.registry.resolve(language="fr")
     with pytest.raises(AdapterCorrupt, match="'fr'"):
         await engine.transcribe(broken, [clip(1.0)], request_id="fr")
-    assert engine.residency.where(broken)[0] == "failed"
+    assert engine.where(broken).state == "failed"
     assert (await engine.transcribe(engine.registry.resolve(language="es"), [clip(1.0)], request_id="es")).text
     await engine.drain()
 
 
 async def test_one_bad_row_does_not_fail_its_neighbours(config, monkeypatch):
     engine = await started(config)
-    forward = engine._runner.forward
+    forward = engine._lanes._forward
 
     def picky(batch, seats):
         if any(job.request_id == "bad" for job in batch.jobs):
             raise RuntimeError("out of memory")
         return forward(batch, seats)
 
-    monkeypatch.setattr(engine._runner, "forward", picky)
+    monkeypatch.setattr(engine._lanes, "_forward", picky)
     adapter = engine.registry.resolve(language="es")
     requests = ["good", "bad", "fine"]
     answers = await asyncio.gather(

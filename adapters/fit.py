@@ -1,0 +1,44 @@
+"""Whether the tensors of an adapter are those that its configuration says, on a backbone of a given size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from adapters.config import AdapterConfig
+from adapters.errors import AdapterFormatError, AdapterMismatch
+from adapters.record import DTYPES
+from adapters.shapes import expected_shapes
+from adapters.vocab import Vocab
+
+
+def check_tensors(
+    name: str,
+    config: AdapterConfig,
+    dtype: str,
+    tensors: Mapping[str, torch.Tensor],
+    vocab: Vocab,
+    hidden_size: int,
+    layer_count: int,
+) -> None:
+    """Raises :class:`AdapterMismatch` for names, shapes or types that do not fit, and :class:`AdapterFormatError` for
+    numbers that are none."""
+    if vocab.size != config.vocab_size:
+        raise AdapterMismatch(name, f"{vocab.size} tokens in the vocabulary, {config.vocab_size} in the config")
+    if dtype not in DTYPES:
+        raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
+    try:
+        expected = expected_shapes(config, hidden_size, layer_count)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterMismatch(name, f"no adapter of this config fits the backbone: {error}") from error
+    for key in sorted(expected.keys() ^ tensors.keys()):
+        raise AdapterMismatch(name, f"the tensor {key!r} {'is missing' if key in expected else 'has no place'}")
+    for key, shape in expected.items():
+        tensor = tensors[key]
+        if tuple(tensor.shape) != tuple(shape):
+            raise AdapterMismatch(name, f"{key} is of shape {tuple(tensor.shape)}, not {tuple(shape)}")
+        if str(tensor.dtype) != f"torch.{dtype}":
+            raise AdapterMismatch(name, f"{key} is of {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterFormatError(name, f"{key} holds NaN or infinity")

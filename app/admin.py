@@ -1,0 +1,53 @@
+"""Who may change what is served, and the form in which a version of an adapter comes."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from app.errors import AdapterTooLarge, BadParameter, NotAllowed, PublishingOff
+from app.settings import Settings
+from app.upload import receive_files
+
+_FILES = ("adapter.json", "weights", "vocab")
+
+
+@dataclass(frozen=True)
+class SentAdapter:
+    """The three files of a version, as they lie on disk."""
+
+    record: bytes
+    weights: bytes
+    vocab: bytes
+
+
+def check_admin(request: Request, settings: Settings) -> None:
+    """Raises :class:`PublishingOff` where no key is set, :class:`NotAllowed` where the request does not bear it."""
+    if settings.admin_key is None:
+        raise PublishingOff("publishing over HTTP is off: set TONGUES_ADMIN_KEY to turn it on")
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secrets.compare_digest(
+        key.strip().encode(), settings.admin_key.get_secret_value().encode()
+    ):
+        raise NotAllowed("send the admin key: Authorization: Bearer KEY")
+
+
+def instead_of(request: Request) -> str | None:
+    """The version that must be current, ``""`` for none at all, None where the client does not mind which."""
+    if request.headers.get("if-none-match", "").strip() == "*":
+        return ""
+    wanted = request.headers.get("if-match", "").strip()
+    return None if wanted in ("", "*") else wanted.removeprefix("W/").strip('"')
+
+
+async def receive_adapter(request: Request, settings: Settings) -> SentAdapter:
+    """The form of a ``PUT``. Raises :class:`AdapterTooLarge`, and what :func:`receive_files` does."""
+    limit = settings.max_adapter_bytes
+    too_large = AdapterTooLarge(f"more than the {limit} bytes that are accepted (TONGUES_MAX_ADAPTER_BYTES)")
+    sent = await receive_files(request, settings, limit, too_large, count=len(_FILES))
+    for name in _FILES:
+        if name not in sent:
+            raise BadParameter(f"the form has the files {', '.join(_FILES)} (-F {name}=@FILE); {name} is missing", name)
+    return SentAdapter(*(sent[name] for name in _FILES))

@@ -1,0 +1,167 @@
+"""From the queue to the device and back: each lane takes a batch, runs it on a thread of its own, hands out answers.
+
+A GPU has one lane. A CPU has one for each core, of one thread each: many threads on one small batch wait for each other
+more than they help. Windows of long recordings are never in all lanes, so that a short clip finds one free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from adapters.bank import Seat
+from adapters.ctc import BestPath
+from adapters.errors import EngineError
+from app.engine.job import Batch, Job, Worn
+from app.engine.residency import Residency
+from app.engine.scheduler import Scheduler
+
+log = logging.getLogger("tongues.engine")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one forward did, for logs and metrics."""
+
+    batch: Batch
+    seconds: float
+    lane: int = 0
+
+
+class Lanes:
+    """``count`` lanes over one queue. ``forward`` runs a batch whose row i wears seat i, on a lane's thread.
+
+    Everything else runs on the event loop that :meth:`start` was called from.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        residency: Residency,
+        forward: Callable[[Batch, Sequence[Seat]], list[BestPath]],
+        *,
+        count: int,
+        on_step: Callable[[Step], None],
+    ) -> None:
+        self._scheduler, self._residency, self._forward = scheduler, residency, forward
+        self._on_step = on_step
+        self._count = count
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
+        self._answers: dict[int, asyncio.Future[BestPath]] = {}
+        self._work = asyncio.Event()
+        self._long = 0  # lanes that run windows of long recordings
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Run from now on."""
+        self._tasks = [asyncio.create_task(self._run(lane), name=f"lane-{lane}") for lane in range(self._count)]
+
+    async def stop(self) -> None:
+        """Take no further batch."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for thread in self._threads:
+            thread.shutdown()
+
+    def wake(self) -> None:
+        """Look at the queue again: there is a new job, or an adapter can be worn that could not."""
+        self._work.set()
+
+    def submit(self, job: Job) -> asyncio.Future[BestPath]:
+        """Queue ``job``; its path comes when its batch has run."""
+        answer: asyncio.Future[BestPath] = asyncio.get_running_loop().create_future()
+        self._answers[job.id] = answer
+        self._scheduler.add(job, time.monotonic())
+        self.wake()
+        return answer
+
+    def cancel(self, request_id: str) -> None:
+        """Drop what is queued of a request; what runs goes on, and nobody hears of it."""
+        for job in self._scheduler.cancel(request_id):
+            self._answers.pop(job.id, None)
+
+    def fail(self, worn: Worn, error: Exception) -> None:
+        """An adapter cannot get to the device: whoever waits for it is told."""
+        for job in self._scheduler.drop(worn):
+            self._answer(job, EngineError(f"the adapter {worn.name!r} cannot be put on the device: {error}"))
+
+    # --- one lane ---
+
+    async def _run(self, lane: int) -> None:
+        while True:
+            await self._work.wait()
+            now = time.monotonic()
+            batch = self._scheduler.next_batch(now, partial(self._residency.take, now=now), long=self._room_for_long())
+            if batch is None:
+                self._work.clear()
+                self._residency.seat_waiting()
+                continue
+            self._long += batch.long
+            try:
+                await self._step(lane, batch)
+            except Exception:  # of who watches the steps, say: the lane outlives it
+                log.exception("after a forward of %d rows", len(batch.jobs))
+            finally:
+                self._long -= batch.long
+                for worn in {job.worn for job in batch.jobs}:
+                    self._residency.release(worn)
+                self.wake()  # a seat may be free now, or the lane that long recordings may take
+
+    def _room_for_long(self) -> bool:
+        return self._long < max(1, self._count - 1)
+
+    async def _step(self, lane: int, batch: Batch) -> None:
+        seats = [self._residency.seat(job.worn) for job in batch.jobs]
+        began = time.monotonic()
+        for job in batch.jobs:
+            job.times_s["started"] = began
+        loop = asyncio.get_running_loop()
+        try:
+            paths = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats)
+        except Exception as error:
+            log.exception("a forward of %d rows failed", len(batch.jobs))
+            await self._fail(lane, batch, error)
+            return
+        self._finish(lane, batch, paths, began)
+
+    def _finish(self, lane: int, batch: Batch, paths: list[BestPath], began: float) -> None:
+        now = time.monotonic()
+        for job, path in zip(batch.jobs, paths, strict=True):
+            job.times_s["finished"] = now
+            self._answer(job, path)
+        log.info(
+            "batch lane=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
+            lane,
+            len(batch.jobs),
+            batch.padded_frames,
+            ",".join(batch.languages),
+            now - began,
+            ",".join(job.request_id for job in batch.jobs),
+        )
+        self._on_step(Step(batch, now - began, lane))
+
+    async def _fail(self, lane: int, batch: Batch, error: Exception) -> None:
+        """One row may be to blame: run each alone, and fail only those that fail alone."""
+        if len(batch.jobs) > 1:
+            for job in batch.jobs:
+                await self._step(lane, Batch((job,)))
+        else:
+            self._answer(batch.jobs[0], EngineError(f"the forward failed: {error}"))
+
+    def _answer(self, job: Job, result: BestPath | Exception) -> None:
+        answer = self._answers.pop(job.id, None)
+        if answer is None or answer.done():
+            return
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
