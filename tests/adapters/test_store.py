@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters import store as store_module
+from adapters.durable import write_whole
 from adapters.errors import (
     AdapterCorrupt,
     AdapterError,
@@ -429,7 +430,7 @@ def test_writers_readers_and_sweepers_at_once(store):
 
 
 def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
-    write = store_module.write_whole
+    write = write_whole
     sweeps = []
 
     def write_beside_a_sweep(path, content):
@@ -449,7 +450,7 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
 
 def test_what_was_written_is_read_before_it_is_named(store, monkeypatch):
     record = publish(store)
-    write = store_module.write_whole
+    write = write_whole
     monkeypatch.setattr(store_module, "write_whole", lambda path, content: write(path, content[:-1] + b"?"))
     with pytest.raises(AdapterCorrupt):
         publish(store, seed=1)

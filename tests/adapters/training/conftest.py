@@ -1,9 +1,7 @@
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from adapters.record import AdapterRecord
 from adapters.training.data import Augmentation
@@ -47,10 +45,3 @@ def trained(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     pretrain(tones, runs / "backbone", models / "backbone", LEARNING)
     records = {tag: train(tones, models, tag, runs / tag, ADAPTING) for tag in ("es", "fr")}
     return Trained(tones, models, runs, records)
-
-
-@pytest.fixture(autouse=True)
-def _denormals_stay() -> Iterator[None]:
-    """Training flushes denormal numbers to zero in the whole process; other tests count on them."""
-    yield
-    torch.set_flush_denormal(False)
