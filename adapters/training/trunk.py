@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from adapters.encoder import Encoder, Frames
-from adapters.frontend import SAMPLE_RATE, pad
+from adapters.frontend import SAMPLE_RATE, few_widths, pad
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 
 _BATCH_S = 60
+_HOP = 320  # samples a frame; only for how widths are rounded
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Trunk:
     def batch(self, rows: Sequence[int], device: str) -> Frames:
         """The rows side by side, padded with zeros, ready for the layers above."""
         lengths = tuple(int(self.frames[row]) for row in rows)
-        hidden = torch.zeros(len(rows), max(lengths), self.states.shape[1])
+        width = max(max(lengths), few_widths(max(lengths) * _HOP) // _HOP)
+        hidden = torch.zeros(len(rows), width, self.states.shape[1])
         for i, row in enumerate(rows):
             begin = self.begins[row]
             hidden[i, : lengths[i]] = torch.from_numpy(self.states[begin : begin + lengths[i]].astype(np.float32))
@@ -61,7 +63,7 @@ def run_trunk(
     begins = np.concatenate([[0], np.cumsum(frames)[:-1]])
     states = np.memmap(path, np.float16, "w+", shape=(int(frames.sum()), encoder.hidden_size))
     for batch in epoch_batches([w.size for w in waves], _BATCH_S * SAMPLE_RATE, seed=seed, epoch=0):
-        audio = pad([waves[row] for row in batch], normalised=normalised).to(device)
+        audio = pad([waves[row] for row in batch], normalised=normalised, width=few_widths).to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             hidden = encoder.trunk(audio, layer).hidden
         for i, row in enumerate(batch):
