@@ -6,6 +6,7 @@ long recording, are all that the host needs for a transcript.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -62,6 +63,11 @@ class BestPath:
         if not kept:
             return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
         return cls(np.concatenate([p.ids for p in kept]), np.concatenate([p.probabilities for p in kept]))
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole path: the sum over its frames, each at least -20."""
+        return float(np.log(np.maximum(self.probabilities, math.exp(-20.0)).astype(np.float64)).sum())
 
 
 def best_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:

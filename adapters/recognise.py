@@ -13,16 +13,31 @@ from adapters.windows import Window
 
 
 @torch.inference_mode()
-def recognise(encoder: Encoder, windows: Sequence[Window], worn: Worn, *, normalised: bool = True) -> list[BestPath]:
-    """One batch: row i is ``windows[i]``. The paths hold each window's own frames, without its context.
+def recognise(
+    encoder: Encoder,
+    windows: Sequence[Window],
+    worn: Worn,
+    *,
+    normalised: bool = True,
+    rows: Sequence[int] | None = None,
+) -> list[BestPath]:
+    """One batch; the paths hold each window's own frames, without its context.
 
+    ``rows``: the window that each row of ``worn`` is of, where a window is heard in several adapters: the trunk then
+    runs once for each window, and only the top for each row. Without it row i is ``windows[i]``.
     ``normalised``: the checkpoint's ``do_normalize``. Every window must have at least one frame.
     """
     audio = pad([window.samples for window in windows], normalised=normalised)
     device = next(encoder.parameters()).device
-    ids, probabilities = best_tokens(encoder(audio.to(device), worn))
+    frames = encoder.trunk(audio.to(device), worn.lowest_layer)
+    which = list(range(len(windows))) if rows is None else list(rows)
+    if which != list(range(len(windows))):
+        frames = frames.rows(which)
+    ids, probabilities = best_tokens(encoder.top(frames, worn))
     host_ids, host_probabilities = ids.cpu().numpy(), probabilities.cpu().numpy()
     return [
-        BestPath(host_ids[row], host_probabilities[row]).slice(window.skip, window.skip + window.keep)
-        for row, window in enumerate(windows)
+        BestPath(host_ids[row], host_probabilities[row]).slice(
+            windows[index].skip, windows[index].skip + windows[index].keep
+        )
+        for row, index in enumerate(which)
     ]

@@ -33,8 +33,17 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A language that was tried, and its score: the mean log probability of its frames, 0 at most."""
+
+    language: str
+    adapter: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Told:
-    """A transcript with what the answer says of it besides."""
+    """A transcript with what the answer says of it besides. ``tried``: the likeliest first."""
 
     transcript: Transcript
     language: str
@@ -42,6 +51,7 @@ class Told:
     version: str
     truncated: bool
     request_id: str
+    tried: tuple[Tried, ...] = ()
 
 
 def segments(transcript: Transcript) -> tuple[Segment, ...]:
@@ -84,6 +94,11 @@ def as_json(told: Told, *, words: bool) -> dict[str, Any]:
         "truncated": told.truncated,
         "request_id": told.request_id,
     }
+    if len(told.tried) > 1:
+        content["languages"] = [
+            {"language": tried.language, "adapter": tried.adapter, "score": round(tried.score, 4)}
+            for tried in told.tried
+        ]
     if words:
         content["words"] = [
             {"text": w.text, "start_s": _time(w.start_s), "end_s": _time(w.end_s), "confidence": _rounded(w.confidence)}

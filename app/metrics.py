@@ -26,7 +26,9 @@ TRUNCATED = Counter("tongues_truncated_total", "Recordings that broke off or los
 READY = Gauge("tongues_ready", "1 once the model is warm.")
 PERMITS_TAKEN = Gauge("tongues_permits_taken", "Requests that the engine has admitted.")
 QUEUE_WINDOWS = Gauge("tongues_queue_windows", "Windows waiting for a batch.")
-BATCH_ROWS = Histogram("tongues_batch_rows", "Windows in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH_ROWS = Histogram(
+    "tongues_batch_rows", "Rows of a batch: a window in one adapter each.", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+)
 BATCH_ADAPTERS = Histogram("tongues_batch_adapters", "Distinct adapters in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64))
 BATCH_PADDING = Histogram(
     "tongues_batch_padding_ratio", "Padded frames over all frames.", buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
@@ -39,9 +41,9 @@ ADAPTERS = Gauge("tongues_adapters", "Adapters registered, refused, and on the d
 def record_step(step: Step) -> None:
     """One forward: its size, mixture, padding and times."""
     jobs = step.batch.jobs
-    BATCH_ROWS.observe(len(jobs))
-    BATCH_ADAPTERS.observe(len({job.worn for job in jobs}))
-    BATCH_PADDING.observe(1 - sum(job.frames for job in jobs) / step.batch.padded_frames)
+    BATCH_ROWS.observe(step.batch.rows)
+    BATCH_ADAPTERS.observe(len(step.batch.worn))
+    BATCH_PADDING.observe(1 - sum(job.frames * len(job.worn) for job in jobs) / step.batch.padded_frames)
     FORWARD_SECONDS.observe(step.seconds)
     for job in jobs:
         QUEUE_SECONDS.observe(job.times_s["batched"] - job.times_s["queued"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from app.audio import AudioSource
 from app.errors import BadParameter, ClientGone
-from app.formats import Told
+from app.formats import Told, Tried
 from app.metrics import AUDIO_SECONDS, TRUNCATED
 from app.service import service_of
 from app.trace import trace_of
@@ -20,45 +20,66 @@ from app.trace import trace_of
 if TYPE_CHECKING:
     from adapters.registry import RegisteredAdapter, Registry
     from app.engine.engine import Engine
+    from app.engine.hearing import Answer
 
 T = TypeVar("T")
+MOST_CANDIDATES = 4
 
 
-def choose(registry: Registry, lang: str | None, adapter: str | None) -> RegisteredAdapter:
-    """The adapter that is meant, and the version of it that is current now.
+def choose(registry: Registry, lang: str | None, adapter: str | None) -> tuple[RegisteredAdapter, ...]:
+    """The adapter that is meant, or one for each of several languages, in the versions that are current now.
 
-    Raises :class:`BadParameter` for several languages, and what :meth:`Registry.resolve` does. ``auto`` counts as no
+    Raises :class:`BadParameter` for too many languages, and what :meth:`Registry.resolve` does. ``auto`` counts as no
     language, since nothing here can tell one from another.
     """
-    if lang is not None and len(several := [tag for tag in lang.split(",") if tag.strip()]) > 1:
-        raise BadParameter(f"one language at a time, not {len(several)}: lang={several[0].strip()[:20]}", "lang")
     language = None if lang is None or lang.strip().lower() in ("", "auto") else lang.strip()
-    return registry.resolve(language=language, name=adapter or None)
+    several = [tag.strip() for tag in (language or "").split(",") if tag.strip()]
+    if len(several) < 2:
+        return (registry.resolve(language=several[0] if several else None, name=adapter or None),)
+    if adapter:
+        raise BadParameter("one adapter by its name, or several languages, not both", "adapter")
+    if len(several) > MOST_CANDIDATES:
+        raise BadParameter(f"at most {MOST_CANDIDATES} languages, not {len(several)}", "lang")
+    found = [registry.resolve(language=tag) for tag in several]
+    return tuple({adapter.name: adapter for adapter in found}.values())
 
 
-async def recognise(request: Request, engine: Engine, adapter: RegisteredAdapter, file: BinaryIO) -> Told:
-    """Decode and transcribe ``file``.
+async def recognise(request: Request, engine: Engine, adapters: Sequence[RegisteredAdapter], file: BinaryIO) -> Told:
+    """Decode and transcribe ``file``, in the likeliest of ``adapters``.
 
-    Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.transcribe` does, and
-    :class:`ClientGone`, by which the engine drops what is left of the work.
+    Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.hear` does, and :class:`ClientGone`,
+    by which the engine drops what is left of the work.
     """
     settings, trace = service_of(request).settings, trace_of(request)
-    trace.note(adapter=adapter.name, version=adapter.version)
-    with engine.holding(adapter):
+    with engine.holding(*adapters):
         async with _opened(file, settings.max_audio_s, request) as audio:
             with trace.stage("engine"):
-                work = engine.transcribe(adapter, audio, request_id=trace.job_id)
-                transcript = await _unless_gone(request, work)
-    trace.note(audio_s=round(transcript.duration_s, 2), truncated=audio.truncated)
-    AUDIO_SECONDS.labels(adapter.record.language).inc(transcript.duration_s)
-    TRUNCATED.inc(audio.truncated)
-    return Told(
-        transcript,
-        language=adapter.record.language,
-        adapter=adapter.name,
-        version=adapter.version,
+                work = engine.hear(adapters, audio, request_id=trace.job_id)
+                answer = await _unless_gone(request, work)
+    told = told_of(answer, truncated=audio.truncated, request_id=trace.request_id)
+    trace.note(
+        adapter=told.adapter,
+        version=told.version,
+        audio_s=round(told.transcript.duration_s, 2),
         truncated=audio.truncated,
-        request_id=trace.request_id,
+    )
+    AUDIO_SECONDS.labels(told.language).inc(told.transcript.duration_s)
+    TRUNCATED.inc(audio.truncated)
+    return told
+
+
+def told_of(answer: Answer, *, truncated: bool, request_id: str) -> Told:
+    """What is told of an answer of the engine's."""
+    return Told(
+        answer.transcript,
+        language=answer.adapter.record.language,
+        adapter=answer.adapter.name,
+        version=answer.adapter.version,
+        truncated=truncated,
+        request_id=request_id,
+        tried=tuple(
+            Tried(ranked.adapter.record.language, ranked.adapter.name, ranked.score) for ranked in answer.ranked
+        ),
     )
 
 

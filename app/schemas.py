@@ -29,7 +29,10 @@ class TranscribeQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    lang: Annotated[str | None, Field(description="A language: `de`, `deu`, `de-AT`, `German`.")] = None
+    lang: Annotated[
+        str | None,
+        Field(description="A language: `de`, `deu`, `de-AT`, `German`; or several, `de,fr`: the likeliest answers."),
+    ] = None
     adapter: Annotated[str | None, Field(description="One adapter by its name, instead of a language's default.")] = (
         None
     )
@@ -51,8 +54,17 @@ class SegmentOut(BaseModel):
     confidence: float
 
 
+class TriedOut(BaseModel):
+    """One of several languages that were tried."""
+
+    language: str
+    adapter: str
+    score: Annotated[float, Field(description="Mean log probability of a frame; 0 is certain.")]
+
+
 class TranscriptOut(BaseModel):
-    """``words`` where they were asked for, ``segments`` with verbose_json."""
+    """``words`` where they were asked for, ``segments`` with verbose_json, ``languages`` where several were asked for,
+    the likeliest first."""
 
     text: str
     language: str
@@ -64,6 +76,7 @@ class TranscriptOut(BaseModel):
     request_id: str
     words: list[WordOut] | None = None
     segments: list[SegmentOut] | None = None
+    languages: list[TriedOut] | None = None
 
 
 class AdapterOut(BaseModel):

@@ -41,14 +41,13 @@ def transcribe_command(
 
 async def _transcribed(settings: Settings, path: Path, lang: str | None, adapter: str | None) -> Told:
     from app.audio import AudioSource
-    from app.formats import Told
-    from app.recognition import choose
+    from app.recognition import choose, told_of
     from app.service import make_engine
 
     engine = make_engine(settings)
     await engine.start()
     chosen = choose(engine.registry, lang, adapter)
     with path.open("rb") as file, AudioSource(file, max_audio_s=float("inf")) as audio, engine.admit():
-        transcript = await engine.transcribe(chosen, audio, request_id=path.name)
+        answer = await engine.hear(chosen, audio, request_id=path.name)
     await engine.drain()
-    return Told(transcript, chosen.record.language, chosen.name, chosen.version, audio.truncated, path.name)
+    return told_of(answer, truncated=audio.truncated, request_id=path.name)

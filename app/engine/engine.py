@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,19 +19,20 @@ import torch
 
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
-from adapters.ctc import BestPath, Transcript, transcript
+from adapters.ctc import Transcript
 from adapters.encoder import Encoder
-from adapters.errors import AudioTooShort, DeadlineExceeded, Draining, QueueFull, TonguesError
+from adapters.errors import BankFull, DeadlineExceeded, Draining, QueueFull, TonguesError
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter, Registry
-from adapters.store import AdapterStore, LoadedAdapter
-from adapters.windows import Window, cut
+from adapters.store import AdapterStore
+from adapters.windows import Window
 from app.engine.config import EngineConfig
+from app.engine.hearing import Answer, Hearing
 from app.engine.job import Job
 from app.engine.lanes import Lanes, Step
 from app.engine.publishing import Publishing
 from app.engine.residency import Residency, worn_of
-from app.engine.runner import Runner
+from app.engine.runner import Paths, Runner
 from app.engine.scheduler import Scheduler
 from app.engine.whereabouts import Whereabouts
 
@@ -111,37 +111,53 @@ class Engine:
                 self._idle.set()
 
     @contextlib.contextmanager
-    def holding(self, adapter: RegisteredAdapter | None) -> Iterator[None]:
-        """Keep this version of an adapter at hand, whatever happens to its files; it is loaded meanwhile."""
-        if adapter is None:
-            yield
-            return
-        worn = self.residency.hold(adapter)
+    def holding(self, *adapters: RegisteredAdapter) -> Iterator[None]:
+        """Keep these versions at hand, whatever happens to their files; they are loaded meanwhile."""
+        held = [self.residency.hold(adapter) for adapter in adapters]
         try:
             yield
         finally:
-            self.residency.let_go(worn)
+            for worn in held:
+                self.residency.let_go(worn)
 
-    async def transcribe(
-        self, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], *, request_id: str
-    ) -> Transcript:
-        """What ``audio`` (blocks of 16 kHz mono float32) says in ``adapter``'s language.
+    async def hear(
+        self, adapters: Sequence[RegisteredAdapter], audio: Iterable[np.ndarray], *, request_id: str
+    ) -> Answer:
+        """What ``audio`` (blocks of 16 kHz mono float32) says in that of ``adapters`` that is the likeliest.
 
-        ``request_id`` is no other running request's: jobs are taken back by it. Blocks are pulled in a thread as
-        windows are needed. Raises what the iterable raises, :class:`~adapters.errors.AdapterError` where the adapter
-        cannot be loaded, :class:`~adapters.errors.AudioTooShort`, :class:`~adapters.errors.DeadlineExceeded`.
+        ``request_id`` is no other running request's: jobs are taken back by it. Raises what the iterable raises,
+        :class:`~adapters.errors.AdapterError` where an adapter cannot be loaded, :class:`~adapters.errors.BankFull`
+        where there are more than can ever be seated, :class:`~adapters.errors.AudioTooShort`, and
+        :class:`~adapters.errors.DeadlineExceeded`.
         """
+        seats = self.config.max_seats - len(self.config.pinned)
+        if len(adapters) > seats:
+            raise BankFull(f"{len(adapters)} adapters side by side, and there are seats for {seats}")
+        hearing = Hearing(
+            adapters,
+            lambda adapter: self.residency.loaded(worn_of(adapter)),
+            lambda window, left: self._submit(window, left, request_id),
+            self.encoder.geometry,
+            self.config.window,
+            in_flight=self.config.windows_in_flight,
+        )
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                with self.holding(adapter):
+                with self.holding(*adapters):
                     try:
-                        return await self._transcribe(adapter, audio, request_id)
+                        return await hearing.answer(audio)
                     finally:
                         self._lanes.cancel(request_id)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"not finished within {self.config.request_timeout_s:g} s; send shorter audio or try again later"
             ) from error
+
+    async def transcribe(
+        self, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], *, request_id: str
+    ) -> Transcript:
+        """What ``audio`` says in one adapter; as :meth:`hear` otherwise."""
+        return (await self.hear([adapter], audio, request_id=request_id)).transcript
 
     def where(self, adapter: RegisteredAdapter) -> Whereabouts:
         """Where it is now; the reason may be that of a newer version that is not served."""
@@ -166,49 +182,14 @@ class Engine:
         """Windows that wait for a batch."""
         return len(self._scheduler)
 
-    # --- a request ---
-
-    async def _transcribe(self, adapter: RegisteredAdapter, audio: Iterable[np.ndarray], request_id: str) -> Transcript:
-        counted = _Counted(audio)
-        geometry = self.encoder.geometry
-        windows = cut(counted, geometry, self.config.window)
-        window = await asyncio.to_thread(next, windows, None)
-        loaded = await self.residency.loaded(worn_of(adapter))  # its load began when it was held
-        paths: list[BestPath] = []
-        pending: deque[asyncio.Future[BestPath]] = deque()
-        while window is not None:
-            if len(pending) == self.config.windows_in_flight:
-                paths.append(await pending.popleft())
-            pending.append(self._submit(window, loaded, adapter, request_id))
-            window = await asyncio.to_thread(next, windows, None)
-        for answer in pending:
-            paths.append(await answer)
-        if not paths:
-            raise AudioTooShort(
-                f"{counted.samples} samples at {SAMPLE_RATE} Hz; at least {geometry.receptive_field} are needed"
-            )
-        return await asyncio.to_thread(
-            transcript,
-            BestPath.join(paths),
-            loaded.vocab,
-            frame_s=geometry.hop / SAMPLE_RATE,
-            duration_s=counted.samples / SAMPLE_RATE,
-        )
-
-    def _submit(
-        self, window: Window, loaded: LoadedAdapter, adapter: RegisteredAdapter, request_id: str
-    ) -> asyncio.Future[BestPath]:
-        if window.silent:
-            answer: asyncio.Future[BestPath] = asyncio.get_running_loop().create_future()
-            answer.set_result(BestPath.blanks(window.keep, loaded.vocab.blank))
-            return answer
+    def _submit(self, window: Window, adapters: Sequence[RegisteredAdapter], request_id: str) -> asyncio.Future[Paths]:
         frames = self.encoder.geometry.frames(window.samples.size)
         return self._lanes.submit(
             Job(
                 id=next(self._ids),
                 request_id=request_id,
-                worn=worn_of(adapter),
-                language=adapter.record.language,
+                worn=tuple(map(worn_of, adapters)),
+                languages=tuple(adapter.record.language for adapter in adapters),
                 window=window,
                 frames=frames,
                 long=window.keep < frames,  # context on either side: there is more of this recording
@@ -237,16 +218,3 @@ class Engine:
         """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""
         noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
         await self.transcribe(adapter, [noise], request_id=f"trial-{next(self._ids)}")
-
-
-class _Counted:
-    """Blocks as they come, counting samples."""
-
-    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self._blocks:
-            self.samples += block.size
-            yield block

@@ -20,16 +20,17 @@ class Worn:
 
 @dataclass
 class Job:
-    """A window to transcribe.
+    """A window to transcribe in one adapter, or in several side by side.
 
-    ``frames`` is what it costs: the frames of the window, context included. ``long``: it is one of several windows of
-    its recording. ``times_s`` holds the clock's reading at each stage reached so far.
+    ``worn`` and ``languages`` are those of each candidate. ``frames`` is the window's length, context included.
+    ``long``: it is one of several windows of its recording. ``times_s`` holds the clock's reading at each stage reached
+    so far.
     """
 
     id: int
     request_id: str
-    worn: Worn
-    language: str
+    worn: tuple[Worn, ...]
+    languages: tuple[str, ...]
     window: Window
     frames: int
     long: bool = False
@@ -38,14 +39,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs for one forward, in the order of its rows."""
+    """Jobs for one forward. A job has a row for each of its candidates, one after the other."""
 
     jobs: tuple[Job, ...]
 
     @property
+    def rows(self) -> int:
+        """Rows of the top; below it each job is one."""
+        return sum(len(job.worn) for job in self.jobs)
+
+    @property
     def padded_frames(self) -> int:
-        """What the forward costs: every row is as long as the longest."""
-        return max(job.frames for job in self.jobs) * len(self.jobs)
+        """What the forward costs at most: every row is as long as the longest."""
+        return max(job.frames for job in self.jobs) * self.rows
+
+    @property
+    def worn(self) -> frozenset[Worn]:
+        """The adapters that it needs."""
+        return frozenset(worn for job in self.jobs for worn in job.worn)
 
     @property
     def long(self) -> bool:
@@ -55,4 +66,4 @@ class Batch:
     @property
     def languages(self) -> tuple[str, ...]:
         """The language of each row."""
-        return tuple(job.language for job in self.jobs)
+        return tuple(language for job in self.jobs for language in job.languages)

@@ -1,7 +1,7 @@
 """From the queue to the device and back: each lane takes a batch, runs it on a thread of its own, hands out answers.
 
 A GPU has one lane. A CPU has one for each core, of one thread each: many threads on one small batch wait for each other
-more than they help. Windows of long recordings are never in all lanes, so that a short clip finds one free.
+more than they help. Of several lanes windows of long recordings are never in all, so that a short clip finds one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from adapters.bank import Seat
-from adapters.ctc import BestPath
-from adapters.errors import EngineError
+from adapters.errors import BankFull, EngineError
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency
+from app.engine.runner import Paths
 from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
@@ -44,7 +44,7 @@ class Lanes:
         self,
         scheduler: Scheduler,
         residency: Residency,
-        forward: Callable[[Batch, Sequence[Seat]], list[BestPath]],
+        forward: Callable[[Batch, Sequence[Seat]], list[Paths]],
         *,
         count: int,
         on_step: Callable[[Step], None],
@@ -53,7 +53,7 @@ class Lanes:
         self._on_step = on_step
         self._count = count
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
-        self._answers: dict[int, asyncio.Future[BestPath]] = {}
+        self._answers: dict[int, asyncio.Future[Paths]] = {}
         self._work = asyncio.Event()
         self._long = 0  # lanes that run windows of long recordings
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,9 +76,9 @@ class Lanes:
         """Look at the queue again: there is a new job, or an adapter can be worn that could not."""
         self._work.set()
 
-    def submit(self, job: Job) -> asyncio.Future[BestPath]:
-        """Queue ``job``; its path comes when its batch has run."""
-        answer: asyncio.Future[BestPath] = asyncio.get_running_loop().create_future()
+    def submit(self, job: Job) -> asyncio.Future[Paths]:
+        """Queue ``job``; its paths come when its batch has run."""
+        answer: asyncio.Future[Paths] = asyncio.get_running_loop().create_future()
         self._answers[job.id] = answer
         self._scheduler.add(job, time.monotonic())
         self.wake()
@@ -88,39 +88,50 @@ class Lanes:
         """Drop what is queued of a request; what runs goes on, and nobody hears of it."""
         for job in self._scheduler.cancel(request_id):
             self._answers.pop(job.id, None)
+            self._residency.forget(job.worn)
 
     def fail(self, worn: Worn, error: Exception) -> None:
         """An adapter cannot get to the device: whoever waits for it is told."""
         for job in self._scheduler.drop(worn):
-            self._answer(job, EngineError(f"the adapter {worn.name!r} cannot be put on the device: {error}"))
+            self._answer(job, BankFull(f"the adapter {worn.name!r} cannot be put on the device now: {error}"))
 
     # --- one lane ---
 
     async def _run(self, lane: int) -> None:
         while True:
             await self._work.wait()
-            now = time.monotonic()
-            batch = self._scheduler.next_batch(now, partial(self._residency.take, now=now), long=self._room_for_long())
+            batch = self._next_batch()
             if batch is None:
                 self._work.clear()
-                self._residency.seat_waiting()
+                self._residency.serve(time.monotonic())
                 continue
-            self._long += batch.long
             try:
                 await self._step(lane, batch)
-            except Exception:  # of who watches the steps, say: the lane outlives it
-                log.exception("after a forward of %d rows", len(batch.jobs))
+            except Exception as error:  # of who watches the steps, say: the lane outlives it, and nobody waits in vain
+                log.exception("after a forward of %d rows", batch.rows)
+                for job in batch.jobs:
+                    self._answer(job, EngineError(f"something went wrong beside the forward: {error}"))
             finally:
                 self._long -= batch.long
-                for worn in {job.worn for job in batch.jobs}:
-                    self._residency.release(worn)
+                for job in batch.jobs:
+                    self._residency.release(job.worn, time.monotonic())
                 self.wake()  # a seat may be free now, or the lane that long recordings may take
+
+    def _next_batch(self) -> Batch | None:
+        now = time.monotonic()
+        seatable = partial(self._residency.seatable, now=now)
+        batch = self._scheduler.next_batch(now, seatable, long=self._room_for_long())
+        if batch is not None:
+            self._long += batch.long
+            for job in batch.jobs:
+                self._residency.take(job.worn)
+        return batch
 
     def _room_for_long(self) -> bool:
         return self._long < max(1, self._count - 1)
 
     async def _step(self, lane: int, batch: Batch) -> None:
-        seats = [self._residency.seat(job.worn) for job in batch.jobs]
+        seats = [self._residency.seat(worn) for job in batch.jobs for worn in job.worn]
         began = time.monotonic()
         for job in batch.jobs:
             job.times_s["started"] = began
@@ -133,15 +144,16 @@ class Lanes:
             return
         self._finish(lane, batch, paths, began)
 
-    def _finish(self, lane: int, batch: Batch, paths: list[BestPath], began: float) -> None:
+    def _finish(self, lane: int, batch: Batch, paths: list[Paths], began: float) -> None:
         now = time.monotonic()
         for job, path in zip(batch.jobs, paths, strict=True):
             job.times_s["finished"] = now
             self._answer(job, path)
         log.info(
-            "batch lane=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
+            "batch lane=%d jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
             lane,
             len(batch.jobs),
+            batch.rows,
             batch.padded_frames,
             ",".join(batch.languages),
             now - began,
@@ -157,7 +169,7 @@ class Lanes:
         else:
             self._answer(batch.jobs[0], EngineError(f"the forward failed: {error}"))
 
-    def _answer(self, job: Job, result: BestPath | Exception) -> None:
+    def _answer(self, job: Job, result: Paths | Exception) -> None:
         answer = self._answers.pop(job.id, None)
         if answer is None or answer.done():
             return

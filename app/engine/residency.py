@@ -2,9 +2,12 @@
 
 Registered is not resident: the registry may know thousands. A request's adapter is loaded to host memory once, however
 many wait for it, and seated on the device once a batch wants it; both run in threads, beside the forwards of others. A
-batch takes a reference to each seat that it wears. A seat is given away only when no batch refers to it, the longest
-unused first, and never while it is pinned. Where all are referred to, who waits too long has one closed: it takes no
-new references and goes to him when its last batch is done.
+batch takes a reference to each seat that it wears.
+
+A *want* is what one job needs at the same time: its adapter, or all of its candidates. Wants are served by their age. A
+seat is given away only when no batch refers to it, it is not pinned and no older want needs it; first those that no
+request holds, the longest unused before others. Where batches of several lanes never let go of any seat, a want that
+has waited too long has some closed: they take no new references.
 
 The books are kept on the event loop's thread alone.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from adapters.bank import Bank, Seat
@@ -29,11 +32,13 @@ log = logging.getLogger("tongues.engine")
 PATIENCE_S = 1.0
 
 
+Want = tuple[Worn, ...]
+
+
 @dataclass
 class _Seated:
     seat: Seat
     references: int = 0
-    closed_for: Worn | None = None  #: it takes no new references and goes to this one next
 
 
 def worn_of(adapter: RegisteredAdapter) -> Worn:
@@ -46,7 +51,7 @@ class Residency:
 
     ``max_seats``: adapters on the device; ``max_host_bytes``: host copies kept when no request holds them;
     ``patience_s``: how long a batch's references may keep others from a seat. ``on_seated`` is called when one more may
-    be worn, ``on_failure`` when one that was wanted on the device cannot get there.
+    be worn or waited for, ``on_failure`` when one that was wanted on the device cannot get there.
     """
 
     def __init__(
@@ -70,7 +75,8 @@ class Residency:
         self._retired: set[Worn] = set()
         self._loading: dict[Worn, asyncio.Task[LoadedAdapter]] = {}
         self._seating: dict[Worn, asyncio.Task[None]] = {}
-        self._waiting_since: dict[Worn, float] = {}
+        self._wants: dict[Want, float] = {}  # since when, oldest first
+        self._closed: set[Worn] = set()
         self._failed: dict[Worn, AdapterError] = {}
 
     # --- requests ---
@@ -79,12 +85,11 @@ class Residency:
         """Hold on to this version until :meth:`let_go`, even when its files go; its load begins now."""
         worn = worn_of(adapter)
         self._held[worn] = self._held.get(worn, 0) + 1
-        self._retired.discard(worn)
         if worn in self._host:
             self._host.move_to_end(worn)
         elif worn not in self._loading:
             self._loading[worn] = asyncio.create_task(self._read(adapter, worn))
-            self._loading[worn].add_done_callback(_seen)
+            self._loading[worn].add_done_callback(lambda task: task.cancelled() or task.exception())
         return worn
 
     async def loaded(self, worn: Worn) -> LoadedAdapter:
@@ -101,47 +106,59 @@ class Residency:
         self._held[worn] -= 1
         if not self._held[worn]:
             del self._held[worn]
-            self._stop_waiting(worn)
+            for want in [want for want in self._wants if worn in want]:
+                self.forget(want)
             self._drop_retired(worn)
         self._shrink_host()
 
     # --- batches ---
 
-    def take(self, worn: Worn, now: float) -> bool:
-        """Take a reference to the seat of an adapter that some request holds; False where it has none yet, which
-        it then waits for. The caller gives the reference back with :meth:`release`."""
-        seated = self._seated.get(worn)
-        if seated is None or seated.closed_for is not None:
-            self._want(worn, now)
-            return False
-        self._seated.move_to_end(worn)
-        seated.references += 1
-        return True
+    def seatable(self, want: Want, now: float) -> bool:
+        """Whether a batch may wear these, which some request holds, all at once; else they wait for it from now on."""
+        if all(worn in self._seated and worn not in self._closed for worn in want):
+            return True
+        self._wants.setdefault(want, now)
+        self.serve(now, held=False)
+        return False
+
+    def take(self, want: Want) -> None:
+        """Take references for a batch to what is :meth:`seatable`, in the same moment; :meth:`release` gives them
+        back."""
+        self._wants.pop(want, None)
+        for worn in want:
+            self._seated.move_to_end(worn)
+            self._seated[worn].references += 1
 
     def seat(self, worn: Worn) -> Seat:
         """The seat of an adapter that a reference was taken to."""
         return self._seated[worn].seat
 
-    def release(self, worn: Worn) -> None:
-        """Give one reference back."""
-        seated = self._seated[worn]
-        assert seated.references > 0
-        seated.references -= 1
-        if seated.references:
-            return
-        if seated.closed_for is not None:
-            self._unseat(worn)
-            self._start_seating(seated.closed_for)
-        else:
+    def release(self, want: Want, now: float) -> None:
+        """Give the references of one :meth:`take` back."""
+        for worn in want:
+            self._seated[worn].references -= 1
             self._drop_retired(worn)
-            self.seat_waiting(1)
+        self.serve(now)
 
-    def seat_waiting(self, most: int | None = None) -> None:
-        """Give unused seats to those that wait, the longest waiting first; to be called where no batch can run."""
-        for worn in sorted(self._waiting_since, key=self._waiting_since.__getitem__)[:most]:
-            if not self._make_room():
-                return
-            self._start_seating(worn)
+    def forget(self, want: Want) -> None:
+        """Nobody waits for these any more."""
+        self._wants.pop(want, None)
+        self._closed.clear()  # whoever still needs that has them closed again
+
+    def serve(self, now: float, *, held: bool = True) -> None:
+        """Start seating what wants need, the oldest first; to be called when no batch can run. ``held``: on seats too
+        that requests hold but no batch wears."""
+        self._closed.clear()
+        older: set[Worn] = set()
+        for want, since in list(self._wants.items()):
+            older.update(want)
+            missing = [worn for worn in want if worn not in self._seated and worn not in self._seating]
+            impatient = now - since >= self._patience_s
+            if missing and self._room(len(missing), held=held or impatient, keep=older):
+                for worn in missing:
+                    self._start_seating(worn)
+            elif missing and impatient:
+                self._close(len(missing), keep=older)
 
     # --- publishing ---
 
@@ -152,25 +169,32 @@ class Residency:
         worn = self.hold(adapter)
         try:
             await self.loaded(worn)
-            if seated and worn not in self._seated and worn not in self._seating and self._make_room(held=False):
+            if seated and worn not in self._seated and worn not in self._seating and self._room(1, held=False):
                 self._start_seating(worn)
             if worn in self._seating:
                 await asyncio.shield(self._seating[worn])
         finally:
             self.let_go(worn)
 
-    async def pin(self, adapter: RegisteredAdapter) -> None:
-        """Seat it for good. Raises :class:`~adapters.errors.AdapterError`."""
+    async def pin(self, adapter: RegisteredAdapter) -> bool:
+        """Seat it for good; False where no seat was to be had yet. Raises :class:`~adapters.errors.AdapterError`."""
         worn = worn_of(adapter)
         if worn not in self._pinned:
             await self.prepare(adapter, seated=True)
+            if worn not in self._seated:
+                return False
             self._pinned.add(self.hold(adapter))
+        return True
 
     def unpin(self, worn: Worn) -> None:
         """It may be given away like any other."""
         if worn in self._pinned:
             self._pinned.remove(worn)
             self.let_go(worn)
+
+    def revive(self, worn: Worn) -> None:
+        """It is current, whatever it was before."""
+        self._retired.discard(worn)
 
     def retire(self, worn: Worn) -> None:
         """No further request will hold it: its seat and its copy go as soon as nobody needs them."""
@@ -221,43 +245,26 @@ class Residency:
 
     # --- to the device ---
 
-    def _want(self, worn: Worn, now: float) -> None:
-        if worn in self._seating:
-            return
-        since = self._waiting_since.setdefault(worn, now)
-        if self._make_room(held=False):
-            self._start_seating(worn)
-        elif now - since >= self._patience_s:
-            self._close_one_for(worn)
-
-    def _make_room(self, *, held: bool = True) -> bool:
-        """A free seat, by giving away the longest unused one if need be: of those that no request holds first, and of
-        them alone where ``held`` is false."""
-        if len(self._seated) + len(self._seating) < self._max_seats:
-            return True
-        unused = [w for w, s in self._seated.items() if not s.references and w not in self._pinned]
-        unused.sort(key=lambda w: w in self._held)
-        if not unused or (unused[0] in self._held and not held):
+    def _room(self, count: int, *, held: bool, keep: Collection[Worn] = ()) -> bool:
+        """Make ``count`` seats free, by giving away unused ones if need be, or say that it cannot be done."""
+        lacking = count + len(self._seated) + len(self._seating) - self._max_seats
+        unused = [worn for worn in self._unpinned(keep) if not self._seated[worn].references]
+        unused = sorted((w for w in unused if held or w not in self._held), key=lambda worn: worn in self._held)
+        if lacking > len(unused):
             return False
-        self._unseat(unused[0])
+        for worn in unused[: max(0, lacking)]:
+            self._unseat(worn)
         return True
 
-    def _close_one_for(self, worn: Worn) -> None:
-        if any(seated.closed_for == worn for seated in self._seated.values()):
-            return
-        for other, seated in self._seated.items():
-            if seated.closed_for is None and other not in self._pinned:
-                seated.closed_for = worn
-                return
+    def _close(self, count: int, keep: Collection[Worn]) -> None:
+        """Close seats until ``count`` come free."""
+        lacking = count + len(self._seated) + len(self._seating) - self._max_seats
+        self._closed.update(self._unpinned(keep)[:lacking])
 
-    def _stop_waiting(self, worn: Worn) -> None:
-        self._waiting_since.pop(worn, None)
-        for seated in self._seated.values():
-            if seated.closed_for == worn:
-                seated.closed_for = None
+    def _unpinned(self, keep: Collection[Worn]) -> list[Worn]:
+        return [worn for worn in self._seated if worn not in self._pinned and worn not in keep]
 
     def _start_seating(self, worn: Worn) -> None:
-        self._waiting_since.pop(worn, None)
         self._seating[worn] = asyncio.create_task(self._seat(worn, self._host[worn]))
 
     async def _seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
@@ -265,11 +272,13 @@ class Residency:
             seat = await asyncio.to_thread(self._bank.seat, loaded.record.config, loaded.tensors)
         except Exception as error:
             log.exception("%s cannot be seated", worn.name)
+            for want in [want for want in self._wants if worn in want]:
+                self.forget(want)
             self._on_failure(worn, error)
-            return
+        else:
+            self._seated[worn] = _Seated(seat)
         finally:
             del self._seating[worn]
-        self._seated[worn] = _Seated(seat)
         self._drop_retired(worn)
         self._on_seated()
 
@@ -277,10 +286,9 @@ class Residency:
         self._bank.unseat(self._seated.pop(worn).seat)
 
     def _drop_retired(self, worn: Worn) -> None:
-        if worn not in self._retired or worn in self._held or worn in self._seating:
-            return
         seated = self._seated.get(worn)
-        if seated is not None and seated.references:
+        busy = worn in self._held or worn in self._seating or (seated is not None and seated.references > 0)
+        if worn not in self._retired or busy:
             return
         if seated is not None:
             self._unseat(worn)
@@ -290,9 +298,3 @@ class Residency:
 
 def _bytes(loaded: LoadedAdapter) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in loaded.tensors.values())
-
-
-def _seen(task: asyncio.Task[LoadedAdapter]) -> None:
-    """Whoever waits is told of a failed load; where nobody does, it is no event of the loop's."""
-    if not task.cancelled():
-        task.exception()

@@ -1,8 +1,9 @@
-"""What a lane runs: a batch of jobs and what its rows wear -> the best token of every frame."""
+"""What a lane runs: a batch of jobs and what its rows wear -> the best tokens of every frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from adapters.errors import EngineError
 from adapters.recognise import recognise
 from app.engine.job import Batch
 
+Paths = tuple[BestPath, ...]
+"""Of one job: a path for each of its candidates."""
+
 
 class Runner:
     """One forward a call, from any thread. ``normalised``: the checkpoint's ``do_normalize``."""
@@ -20,11 +24,20 @@ class Runner:
     def __init__(self, encoder: Encoder, bank: Bank, *, normalised: bool = True) -> None:
         self._encoder, self._bank, self._normalised = encoder, bank, normalised
 
-    def forward(self, batch: Batch, seats: Sequence[Seat]) -> list[BestPath]:
+    def forward(self, batch: Batch, seats: Sequence[Seat]) -> list[Paths]:
         """Row i wears ``seats[i]``; the paths come back without the context of their windows."""
-        windows = [job.window for job in batch.jobs]
-        paths = recognise(self._encoder, windows, self._bank.dress(seats), normalised=self._normalised)
-        for job, path in zip(batch.jobs, paths, strict=True):
-            if not np.isfinite(path.probabilities).all():
-                raise EngineError(f"{job.worn.name} {job.worn.version} gives logits that are no numbers")
-        return paths
+        rows = [number for number, job in enumerate(batch.jobs) for _ in job.worn]
+        found = recognise(
+            self._encoder,
+            [job.window for job in batch.jobs],
+            self._bank.dress(seats),
+            normalised=self._normalised,
+            rows=rows,
+        )
+        paths = iter(found)
+        told = [tuple(islice(paths, len(job.worn))) for job in batch.jobs]
+        for job, some in zip(batch.jobs, told, strict=True):
+            for worn, path in zip(job.worn, some, strict=True):
+                if not np.isfinite(path.probabilities).all():
+                    raise EngineError(f"{worn.name} {worn.version} gives logits that are no numbers")
+        return told

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 from app.engine.job import Batch, Job, Worn
 
+Seatable = Callable[[tuple[Worn, ...]], bool]
+
 
 @dataclass(frozen=True)
 class Budget:
-    """Bounds of one batch: ``longest row x rows`` in frames, rows, and distinct adapters. A job that is over the budget
-    all by itself still runs, alone. ``long_waits_s``: how much later windows of long recordings are due."""
+    """Bounds of one batch: ``longest row x rows`` in frames, rows, and distinct adapters. A job that is over it
+    all by itself, candidates and all, still runs, alone. ``long_waits_s``: how much later windows of long recordings
+    are due."""
 
     max_frames: int = 3_200
     max_rows: int = 32
@@ -46,33 +49,37 @@ class Scheduler:
 
     def drop(self, worn: Worn) -> list[Job]:
         """Take out the queued jobs that wear what can never be worn, and return them."""
-        return self._remove([job for job in self._queue.values() if job.worn == worn])
+        return self._remove([job for job in self._queue.values() if worn in job.worn])
 
-    def next_batch(self, now: float, take: Callable[[Worn], bool], *, long: bool = True) -> Batch | None:
+    def next_batch(self, now: float, seatable: Seatable, *, long: bool = True) -> Batch | None:
         """The next batch, taken out of the queue; None where no job can run.
 
-        ``take`` is asked once for each adapter and, where it is seated, takes the batch's reference to it in the same
-        moment. ``long``: whether windows of long recordings may run now.
+        ``seatable`` is asked, once, for what a job wears, all of it at the same time. Whoever gets the batch takes the
+        references to its seats before anything else can happen. ``long``: whether windows of long recordings may run
+        now.
         """
         rows: list[Job] = []
-        asked: dict[Worn, bool] = {}
-        longest, shortest = 0, 0
+        asked: dict[tuple[Worn, ...], bool] = {}
+        worn: set[Worn] = set()
+        count = longest = shortest = 0
         for job in sorted(self._queue.values(), key=self._due):
             high = max(longest, job.frames)
             low = min(shortest or job.frames, job.frames)
+            more = count + len(job.worn)
             if job.long and not long:
                 continue
-            if rows and (high * (len(rows) + 1) > self.budget.max_frames or low * 2 < high):
+            if rows and (high * more > self.budget.max_frames or more > self.budget.max_rows or low * 2 < high):
+                continue
+            if rows and len(worn.union(job.worn)) > self.budget.max_adapters:
                 continue
             if job.worn not in asked:
-                if sum(asked.values()) == self.budget.max_adapters:
-                    continue
-                asked[job.worn] = take(job.worn)
+                asked[job.worn] = seatable(job.worn)
             if not asked[job.worn]:
                 continue
             rows.append(job)
-            longest, shortest = high, low
-            if len(rows) == self.budget.max_rows:
+            worn.update(job.worn)
+            count, longest, shortest = more, high, low
+            if count >= self.budget.max_rows:
                 break
         for job in self._remove(rows):
             job.times_s["batched"] = now

@@ -45,8 +45,8 @@ async def transcriptions(request: Request) -> Response:
         async with receive_upload(request, service.settings) as upload:
             query = _query(upload.fields)
             name = None if query.model == "auto" else query.model
-            adapter = choose(engine.registry, query.language, name)
-            told = await recognise(request, engine, adapter, upload.file)
+            adapters = choose(engine.registry, query.language, name)
+            told = await recognise(request, engine, adapters, upload.file)
     return _answer(told, query)
 
 

@@ -40,11 +40,11 @@ async def transcribe(request: Request, query: Annotated[TranscribeQuery, Query()
     """
     service = service_of(request)
     engine = service.engine
-    known = choose(engine.registry, query.lang, query.adapter) if query.lang or query.adapter else None
-    with engine.admit(), engine.holding(known):
+    known = choose(engine.registry, query.lang, query.adapter) if query.lang or query.adapter else ()
+    with engine.admit(), engine.holding(*known):
         async with receive_upload(request, service.settings) as upload:
             full = validated(TranscribeQuery, merged(request, upload.fields))
-            if known is None or (full.lang, full.adapter) != (query.lang, query.adapter):  # the form said more
+            if not known or (full.lang, full.adapter) != (query.lang, query.adapter):  # the form said more
                 known = choose(engine.registry, full.lang, full.adapter)
             told = await recognise(request, engine, known, upload.file)
     return _answer(told, full)

@@ -81,12 +81,23 @@ async def bind(tiers: Residency, registered: RegisteredAdapter) -> LoadedAdapter
 
 async def take(tiers: Residency, worn: Worn, now: float = 0.0) -> bool:
     """What a lane does that has nothing else to do: ask, let others be seated, and ask again."""
-    if tiers.take(worn, now):
-        return True
-    tiers.seat_waiting()
+    if not tiers.seatable((worn,), now):
+        tiers.serve(now)
+        await settled(tiers)
+    return taken(tiers, worn, now)
+
+
+def taken(tiers: Residency, worn: Worn, now: float) -> bool:
+    """What a lane does that has other things to do, too."""
+    if not tiers.seatable((worn,), now):
+        return False
+    tiers.take((worn,))
+    return True
+
+
+async def settled(tiers: Residency) -> None:
     while tiers._seating:
         await asyncio.gather(*tiers._seating.values())
-    return tiers.take(worn, now)
 
 
 async def test_one_load_for_many_waiters():
@@ -152,7 +163,7 @@ async def test_the_longest_unused_leaves_its_seat():
         await bind(tiers, one)
     for one in (a, b, a):
         assert await take(tiers, worn_of(one))
-        tiers.release(worn_of(one))
+        tiers.release((worn_of(one),), 0.0)
     assert await take(tiers, worn_of(c))
     assert [tiers.where(one).where for one in (a, b, c)] == ["device", "host", "device"]
     assert tiers.seats == 2
@@ -168,10 +179,10 @@ async def test_a_seat_that_a_batch_refers_to_is_never_given_away():
     assert await take(tiers, worn_of(b))
     seat = tiers.seat(worn_of(a))
     assert not await take(tiers, worn_of(c))
-    tiers.release(worn_of(a))
+    tiers.release((worn_of(a),), 0.0)
     assert not await take(tiers, worn_of(c)), "one reference is left"
     assert tiers.seat(worn_of(a)) is seat
-    tiers.release(worn_of(b))
+    tiers.release((worn_of(b),), 0.0)
     assert await take(tiers, worn_of(c))
     assert [tiers.where(one).where for one in (a, b, c)] == ["device", "host", "device"]
 
@@ -184,7 +195,7 @@ async def test_what_sits_is_what_was_loaded():
         assert await take(tiers, worn)
         dressed = tiers._bank.dress([tiers.seat(worn)])
         assert dressed.heads[0].pick("head.weight")[0, 0].item() == ord(name)
-        tiers.release(worn)
+        tiers.release((worn,), 0.0)
         tiers.let_go(worn)
 
 
@@ -249,7 +260,7 @@ async def test_a_version_stays_bound_although_its_files_go(tmp_path):
     registry.scan()
     for registered in (bound, other, bound):
         assert await take(tiers, worn_of(registered))
-        tiers.release(worn_of(registered))
+        tiers.release((worn_of(registered),), 0.0)
     worn = tiers._bank.dress([tiers.seat(worn_of(bound))])
     bias = worn.heads[0].pick("head.bias")[: loaded.vocab.size]
     torch.testing.assert_close(bias, loaded.tensors["head.bias"])
@@ -267,10 +278,10 @@ async def test_seating_waits_for_no_batch_and_no_batch_for_it():
     bank = Bank(HIDDEN, LAYERS, limit=2)
     tiers = Residency(bank, files.load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: heard.append("seated"))
     await bind(tiers, adapter("es"))
-    assert not tiers.take(worn_of(adapter("es")), 0.0)
+    assert not taken(tiers, worn_of(adapter("es")), 0.0)
     while not heard:
         await asyncio.sleep(0.001)
-    assert tiers.take(worn_of(adapter("es")), 0.0)
+    assert taken(tiers, worn_of(adapter("es")), 0.0)
 
 
 async def test_seats_that_no_request_holds_go_first():
@@ -281,7 +292,7 @@ async def test_seats_that_no_request_holds_go_first():
     for one in (held, free):
         assert await take(tiers, worn_of(one))
     for one in (held, free):
-        tiers.release(worn_of(one))
+        tiers.release((worn_of(one),), 0.0)
     tiers.let_go(worn_of(free))
     await bind(tiers, new)
     assert await take(tiers, worn_of(new))
@@ -296,17 +307,16 @@ async def test_who_waits_too_long_has_a_seat_closed_for_him():
         await bind(tiers, adapter(one))
     assert await take(tiers, busy)
     for now in (1.0, 5.9):
-        assert tiers.take(busy, now), "the next lane's batch"
-        tiers.release(busy)
-        assert not tiers.take(late, now)
-    assert not tiers.take(late, 6.1)
-    assert not tiers.take(busy, 6.1), "closed: no new references"
+        assert taken(tiers, busy, now), "the next lane's batch"
+        tiers.release((busy,), 0.0)
+        assert not taken(tiers, late, now)
+    assert not taken(tiers, late, 6.1)
+    assert not taken(tiers, busy, 6.1), "closed: no new references"
     assert tiers.seats == 1, "what runs goes on"
-    tiers.release(busy)
-    while tiers._seating:
-        await asyncio.gather(*tiers._seating.values())
-    assert tiers.take(late, 7.0)
-    tiers.release(late)
+    tiers.release((busy,), 0.0)
+    await settled(tiers)
+    assert taken(tiers, late, 7.0)
+    tiers.release((late,), 7.0)
     assert await take(tiers, busy, 7.0), "and it goes round"
 
 
@@ -316,10 +326,10 @@ async def test_a_seat_is_not_closed_for_one_who_has_gone():
     for one in "ab":
         await bind(tiers, adapter(one))
     assert await take(tiers, busy)
-    assert not tiers.take(late, 1.0)
-    assert not tiers.take(busy, 1.0)
+    assert not taken(tiers, late, 1.0)
+    assert not taken(tiers, busy, 1.0)
     tiers.let_go(late)
-    assert tiers.take(busy, 1.0)
+    assert taken(tiers, busy, 1.0)
 
 
 async def test_what_is_pinned_never_leaves():
@@ -330,12 +340,12 @@ async def test_what_is_pinned_never_leaves():
     for one in others:
         await bind(tiers, one)
         assert await take(tiers, worn_of(one))
-        tiers.release(worn_of(one))
+        tiers.release((worn_of(one),), 0.0)
     assert tiers.where(pinned).where == "device"
     tiers.unpin(worn_of(pinned))
     for one in others:
         assert await take(tiers, worn_of(one))
-        tiers.release(worn_of(one))
+        tiers.release((worn_of(one),), 0.0)
     assert tiers.where(pinned).where != "device"
 
 
@@ -346,10 +356,10 @@ async def test_a_retired_version_goes_when_its_last_request_does():
     assert await take(tiers, old)
     tiers.retire(old)
     assert tiers.where(adapter("es")).where == "device", "a batch wears it"
-    tiers.release(old)
+    tiers.release((old,), 0.0)
     assert tiers.where(adapter("es")).where == "device", "a request holds it"
     assert await take(tiers, old), "and may wear it again"
-    tiers.release(old)
+    tiers.release((old,), 0.0)
     tiers.let_go(old)
     assert tiers.where(adapter("es")) == Whereabouts("stored", "disk")
     assert tiers.seats == 0
