@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.config import AdapterConfig
-from adapters.errors import BankFull
 from adapters.methods import METHODS
 from adapters.pool import Pool
 from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
@@ -84,7 +83,7 @@ class Bank:
                             pool.grow(wider)
                         taken[role] = (key, pool.take())
                     pool.write(taken[role][1], values)
-            except BankFull:
+            except BaseException:  # no room in the pool, or none on the device
                 with self._lock:
                     for key, slot in taken.values():
                         self._pools[key].give_back(slot)

@@ -19,6 +19,7 @@ TonguesError
 │   ├── AdapterMismatch      it was made for another backbone, or its shapes or types do not fit
 │   └── AdapterCorrupt       its files are not the ones that its record names
 ├── PublishConflict          another version is current than the one that was to be replaced
+├── StoreError               the place where adapters lie cannot be written
 ├── BackboneError            a backbone that cannot be loaded or driven
 ├── BankFull                 no free seat in the bank
 ├── EngineError              the engine cannot take or finish a job
@@ -110,6 +111,10 @@ class AdapterCorrupt(AdapterError):
 
 class PublishConflict(TonguesError):
     """Another version is current than the one that was to be replaced."""
+
+
+class StoreError(TonguesError):
+    """The place where adapters lie cannot be written."""
 
 
 class BackboneError(TonguesError):

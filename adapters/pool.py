@@ -56,7 +56,7 @@ class Pool:
     def write(self, slot: int, tensors: Mapping[str, Tensor]) -> None:
         """Fill a slot that was taken and that nobody has been told of."""
         packed = torch.cat([tensors[name].reshape(-1).to(self._buffer.dtype) for name in self._shapes])
-        if self._buffer.is_cuda:
+        if self._buffer.is_cuda and not packed.is_cuda:
             packed = packed.pin_memory()
         self._buffer[slot].copy_(packed, non_blocking=True)
 

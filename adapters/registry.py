@@ -103,7 +103,7 @@ class Registry:
                     else:
                         adapters[name] = known[1]
             self._read = read
-            if refused != list(self._found.refused) or adapters != self._found.adapters:
+            if adapters != self._found.adapters or _reasons(refused) != _reasons(self._found.refused):
                 self._found = Snapshot.of(adapters.values(), refused)
             return self._found
 
@@ -121,8 +121,8 @@ class Registry:
     ) -> tuple[Signature, RegisteredAdapter | RefusedAdapter]:
         signature = store.signature(name)
         known = self._read.get((number, name))
-        if known is not None and known[0] == signature:
-            return known
+        if known is not None and known[0] == signature and isinstance(known[1], RegisteredAdapter):
+            return known  # a refused one may have been unreadable for a moment
         try:
             record = store.record(name)
             record.check_fits(self.fingerprint, self.layer_count)
@@ -167,6 +167,10 @@ class Registry:
     def load(self, adapter: RegisteredAdapter) -> LoadedAdapter:
         """Its weights, read and checked against the backbone. Raises :class:`AdapterError`."""
         return adapter.store.load(adapter.record, hidden_size=self.hidden_size, layer_count=self.layer_count)
+
+
+def _reasons(refused: Iterable[RefusedAdapter]) -> list[tuple[str, str]]:
+    return [(one.name, one.error.reason) for one in refused]
 
 
 def _by_name(snapshot: Snapshot, name: str, language: str | None) -> RegisteredAdapter:

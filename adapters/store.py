@@ -14,7 +14,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -75,7 +75,7 @@ class AdapterStore:
         """Changes whenever another record is published as ``name``. Raises :class:`UnknownAdapter`."""
         try:
             found = os.lstat(self.folder / name / _RECORD)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from error
         return found.st_mtime_ns, found.st_ino, found.st_size
 
@@ -154,9 +154,12 @@ class AdapterStore:
             synthetic=synthetic,
         )
         record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
-        return self._commit(record, weights, tokens, hidden_size, layer_count)
+        with self._writing():
+            self._write(record, weights, tokens, hidden_size, layer_count)
+            write_whole(self.folder / name / _RECORD, record.to_json().encode())
+        return record
 
-    def put(
+    def stage(
         self,
         name: str,
         record: bytes,
@@ -166,45 +169,52 @@ class AdapterStore:
         hidden_size: int,
         layer_count: int,
         fingerprint: str,
-        instead_of: str | None = None,
     ) -> AdapterRecord:
-        """Make a version that was written elsewhere the current one: the bytes of its record and of its two files.
-
-        ``instead_of``: the version that must be current, else nothing is changed and :class:`PublishConflict` raised.
-        Raises as :meth:`load` does besides, before anything changes.
+        """Take in a version that was written elsewhere: the bytes of its record and of its two files. It can be loaded,
+        and is not published before :meth:`commit`. Raises as :meth:`load` does.
         """
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, layer_count)
         for what, stored, content in (("weights", parsed.weights, weights), ("vocab", parsed.vocab, vocab)):
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
                 raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
-        return self._commit(parsed, weights, vocab, hidden_size, layer_count, instead_of)
-
-    def _commit(
-        self,
-        record: AdapterRecord,
-        weights: bytes,
-        vocab: bytes,
-        hidden_size: int,
-        layer_count: int,
-        instead_of: str | None = None,
-    ) -> AdapterRecord:
-        name = record.name
-        committed = record.to_json().encode()
-        if len(committed) > _MAX_RECORD_BYTES:
-            raise AdapterFormatError(name, f"a record of {len(committed)} bytes; {_MAX_RECORD_BYTES} are allowed")
         with self._writing():
-            if instead_of is not None and self.record(name).version != instead_of:
-                raise PublishConflict(f"{name}: {self.record(name).version} is current, not {instead_of}")
-            folder = self.folder / name
-            folder.mkdir(exist_ok=True)
-            self._check_inside(name, folder)
-            sync_folder(self.folder)
-            write_whole(folder / record.weights.name, weights)
-            write_whole(folder / record.vocab.name, vocab)
+            self._write(parsed, weights, vocab, hidden_size, layer_count)
+        return parsed
+
+    def commit(
+        self, record: AdapterRecord, *, hidden_size: int, layer_count: int, instead_of: str | None = None
+    ) -> None:
+        """Make a staged version the current one. ``instead_of``: the version that must be current, ``""`` for none.
+
+        Raises :class:`PublishConflict`, and as :meth:`load` does, before anything changes."""
+        with self._writing():
+            self._check_current(record.name, instead_of)
             self.load(record, hidden_size=hidden_size, layer_count=layer_count)
-            write_whole(folder / _RECORD, committed)
-        return record
+            write_whole(self.folder / record.name / _RECORD, record.to_json().encode())
+
+    def _write(self, record: AdapterRecord, weights: bytes, vocab: bytes, hidden_size: int, layer_count: int) -> None:
+        """The files of a version, written and read back."""
+        size = len(record.to_json().encode())
+        if size > _MAX_RECORD_BYTES:
+            raise AdapterFormatError(record.name, f"a record of {size} bytes; {_MAX_RECORD_BYTES} are allowed")
+        folder = self.folder / record.name
+        folder.mkdir(exist_ok=True)
+        self._check_inside(record.name, folder)
+        sync_folder(self.folder)
+        write_whole(folder / record.weights.name, weights)
+        write_whole(folder / record.vocab.name, vocab)
+        self.load(record, hidden_size=hidden_size, layer_count=layer_count)
+
+    def _check_current(self, name: str, instead_of: str | None) -> None:
+        if instead_of is None:
+            return
+        try:
+            version = self.record(name).version
+        except UnknownAdapter:
+            version = ""
+        if version != instead_of:
+            raise PublishConflict(f"{name}: {version or 'none'} is current, not {instead_of or 'none'}")
 
     def remove(self, name: str, *, instead_of: str | None = None) -> None:
         """Unpublish ``name``. Its files stay for who still loads them, until :meth:`sweep`.
@@ -213,20 +223,21 @@ class AdapterStore:
         check_name(name)
         with self._writing():
             self._check_inside(name, self.folder / name)
-            if instead_of is not None and self.record(name).version != instead_of:
-                raise PublishConflict(f"{name}: {self.record(name).version} is current, not {instead_of}")
+            self._check_current(name, instead_of)
             try:
                 (self.folder / name / _RECORD).unlink()
             except FileNotFoundError:
                 raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
             sync_folder(self.folder / name)
 
-    def sweep(self, grace_s: float) -> tuple[Path, ...]:
-        """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers.
+    def sweep(self, grace_s: float, keep: Iterable[AdapterRecord] = ()) -> tuple[Path, ...]:
+        """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers; not the
+        files of the versions to ``keep``.
 
         A folder whose record cannot be read is left as it is. Returns what was deleted.
         """
         deleted: list[Path] = []
+        needed = {name for record in keep for name in (record.weights.name, record.vocab.name)}
         with self._writing():
             for folder in sorted(self.folder.iterdir()):
                 if folder.is_symlink() or not folder.is_dir():
@@ -241,7 +252,7 @@ class AdapterStore:
                 # A record replaced or removed touches the folder: that is when its files stopped being named.
                 if folder.stat().st_mtime > time.time() - grace_s:
                     continue
-                old = [path for path in sorted(folder.iterdir()) if _ours(path) and path.name not in kept]
+                old = [path for path in sorted(folder.iterdir()) if _ours(path) and path.name not in kept | needed]
                 for path in old:
                     path.unlink()
                 deleted += old

@@ -35,11 +35,15 @@ def check_admin(request: Request, settings: Settings) -> None:
 
 
 def instead_of(request: Request) -> str | None:
-    """The version that must be current, ``""`` for none at all, None where the client does not mind which."""
-    if request.headers.get("if-none-match", "").strip() == "*":
+    """The version that must be current, ``""`` for none at all, None where the client does not mind which.
+
+    Raises :class:`BadParameter` for conditions that are not known here."""
+    absent, wanted = (request.headers.get(name, "").strip() for name in ("if-none-match", "if-match"))
+    if absent not in ("", "*") or wanted == "*" or "," in wanted or (absent and wanted):
+        raise BadParameter('If-Match takes one version, as "VERSION", or If-None-Match takes *', "If-Match")
+    if absent:
         return ""
-    wanted = request.headers.get("if-match", "").strip()
-    return None if wanted in ("", "*") else wanted.removeprefix("W/").strip('"')
+    return wanted.removeprefix("W/").strip('"') or None
 
 
 async def receive_adapter(request: Request, settings: Settings) -> SentAdapter:
@@ -50,4 +54,6 @@ async def receive_adapter(request: Request, settings: Settings) -> SentAdapter:
     for name in _FILES:
         if name not in sent:
             raise BadParameter(f"the form has the files {', '.join(_FILES)} (-F {name}=@FILE); {name} is missing", name)
+    if sum(map(len, sent.values())) > limit:
+        raise too_large
     return SentAdapter(*(sent[name] for name in _FILES))

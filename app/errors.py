@@ -121,6 +121,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     AdapterTooLarge: Kind(413, "adapter_too_large"),
     NotAllowed: Kind(401, "not_allowed"),
     PublishingOff: Kind(403, "publishing_off"),
+    method.StoreError: Kind(507, "store_not_writable", retry=False),
     method.PublishConflict: Kind(412, "publish_conflict", retry=False),
     SlowUpload: Kind(408, "upload_stalled", "file"),
     ClientGone: Kind(499, "client_gone"),
@@ -159,7 +160,8 @@ def validation_message(errors: Sequence[Mapping[str, Any]], known: Iterable[str]
     given = first.get("input")
     if first["type"] == "extra_forbidden":
         return f"there is no parameter {str(param)[:_SHOWN]!r}; there are {', '.join(known)}", param
-    shown = f", not {str(given)[:_SHOWN]!r}" if isinstance(given, str | int | float) else ""
+    secret = param == "admin_key"  # what is told goes to logs
+    shown = f", not {str(given)[:_SHOWN]!r}" if isinstance(given, str | int | float) and not secret else ""
     what = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return (f"{param}: " if param else "") + what + shown, param
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.errors import TonguesError
@@ -51,7 +52,7 @@ class Settings(BaseSettings):
         default=1.0, ge=0, allow_inf_nan=False, description="between two looks at the folders of adapters; 0: never"
     )
     admin_key: SecretStr | None = Field(
-        default=None, min_length=16, description="who bears it may publish and remove adapters; nobody may if unset"
+        default=None, description="who bears it may publish and remove adapters; nobody may if unset"
     )
     max_adapter_bytes: int = Field(default=1 << 28, ge=1_000, description="of an adapter that is published over HTTP")
     max_batch_frames: int | None = Field(default=None, ge=1, description="frames of 20 ms, padding included")
@@ -80,6 +81,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("admin_key", mode="before")
+    @classmethod
+    def _usable_key(cls, value: Any) -> Any:
+        """A mounted secret ends in a line end."""
+        key = value.strip() if isinstance(value, str) else value
+        if isinstance(key, str) and (len(key) < 16 or not key.isascii() or not key.isprintable()):
+            raise PydanticCustomError("admin_key", "takes 16 printable ASCII characters or more")
+        return key
 
     @field_validator("port", mode="before")
     @classmethod

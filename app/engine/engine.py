@@ -21,7 +21,7 @@ from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.ctc import Transcript
 from adapters.encoder import Encoder
-from adapters.errors import BankFull, DeadlineExceeded, Draining, QueueFull, TonguesError
+from adapters.errors import AdapterError, BankFull, DeadlineExceeded, Draining, QueueFull
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
@@ -58,9 +58,17 @@ class Engine:
     async def start(self) -> None:
         """Load the backbone, scan the stores, run a warm-up forward; then :attr:`ready`.
 
-        Raises :class:`~adapters.errors.BackboneError`, and :class:`~adapters.errors.EngineError` where more adapters
-        are pinned than there are seats to spare.
+        Raises :class:`~adapters.errors.BackboneError`, :class:`~adapters.errors.UnknownAdapter` for a pinned name that
+        there is not, and :class:`~adapters.errors.EngineError` where no forward succeeds.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        self.ready = True
+
+    async def _start(self) -> None:
         self.encoder, self.registry = await asyncio.to_thread(self._load)
         bank = Bank(
             self.encoder.hidden_size,
@@ -87,7 +95,6 @@ class Engine:
         self._stops.append(self.publishing.stop)
         await self.publishing.start(self.config.watch_s)
         await self._warm_up()
-        self.ready = True
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:
@@ -169,6 +176,9 @@ class Engine:
         self._draining = True
         self.ready = False
         await self._idle.wait()
+        await self._stop()
+
+    async def _stop(self) -> None:
         while self._stops:
             await self._stops.pop()()
 
@@ -207,10 +217,11 @@ class Engine:
         return encoder, Registry(stores, fingerprint(config.backbone), encoder.hidden_size, encoder.layer_count)
 
     async def _warm_up(self) -> None:
-        """Two seconds of noise in every lane: kernels chosen, memory touched, before traffic."""
+        """Two seconds of noise through the first adapter that can be worn: kernels chosen, memory touched, before
+        traffic. Raises what keeps every one of them from being heard, but for faults of the adapters themselves."""
         for adapter in self.registry.snapshot.adapters.values():
-            with contextlib.suppress(TonguesError):
-                await asyncio.gather(*(self._try_out(adapter) for _ in range(self.config.lanes)))
+            with contextlib.suppress(AdapterError):
+                await self._try_out(adapter)
                 return
         log.warning("no adapter to warm up with")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from adapters.bank import Seat
-from adapters.errors import BankFull, EngineError
+from adapters.errors import BankFull, EngineError, TonguesError
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency
 from app.engine.runner import Paths
@@ -167,7 +167,8 @@ class Lanes:
             for job in batch.jobs:
                 await self._step(lane, Batch((job,)))
         else:
-            self._answer(batch.jobs[0], EngineError(f"the forward failed: {error}"))
+            known = isinstance(error, TonguesError)
+            self._answer(batch.jobs[0], error if known else EngineError(f"the forward failed: {error}"))
 
     def _answer(self, job: Job, result: Paths | Exception) -> None:
         answer = self._answers.pop(job.id, None)

@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from adapters.errors import AdapterMismatch, PublishConflict, TonguesError, UnknownAdapter
+from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAdapter
 from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot
+from adapters.store import AdapterStore
+from app.engine.job import Worn
 from app.engine.residency import Residency, worn_of
 
 log = logging.getLogger("tongues.engine")
@@ -40,20 +42,22 @@ class Publishing:
         pinned: Sequence[str] = (),
     ) -> None:
         self._registry, self._residency, self._try_out = registry, residency, try_out
-        self._pinned = frozenset(pinned)
+        self._pinned: dict[str, Worn | None] = dict.fromkeys(pinned)
         self._changing = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._seen: Snapshot | None = registry.snapshot
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
+        self._sweep_at = time.monotonic() + SWEEP_GRACE_S
         self.refused: dict[str, str] = {}  #: why a newer version than the one that is served is not served, by name
 
     async def start(self, watch_s: float | None) -> None:
         """Seat what is pinned, and look at the stores every ``watch_s`` seconds from now on; never where it is None.
 
-        Raises :class:`~adapters.errors.TonguesError` where a pinned adapter cannot be seated.
+        Raises :class:`~adapters.errors.UnknownAdapter` for a pinned name that there is not.
         """
-        for name in sorted(self._pinned):
-            await self._residency.pin(self._registry.resolve(name=name))
+        for name in self._pinned:
+            self._registry.resolve(name=name)
+        await self._keep_pins()
         if watch_s is not None:
             self._watch = asyncio.create_task(self._look_again(watch_s), name="watch")
 
@@ -72,49 +76,48 @@ class Publishing:
     async def put(
         self, name: str, record: bytes, weights: bytes, vocab: bytes, *, instead_of: str | None = None
     ) -> AdapterRecord:
-        """Publish a version in the first store, and serve it. ``instead_of``: the version that must be current, ``""``
-        for none at all.
+        """Publish a version in the first store once it was tried out, and serve it. ``instead_of``: the version that
+        must be current, ``""`` for none at all.
 
-        Raises :class:`~adapters.errors.PublishConflict`, and :class:`~adapters.errors.AdapterError` where it cannot be
-        worn; what was served before is served on.
+        Raises :class:`~adapters.errors.PublishConflict`, :class:`~adapters.errors.StoreError`, and
+        :class:`~adapters.errors.AdapterError` where it cannot be worn; what was served before is served on.
         """
         async with self._changing:
             await self._refresh()
             current = self._current(name, instead_of)
-            store, registry = self._registry.stores[0], self._registry
-            published = await asyncio.to_thread(
-                store.put,
-                name,
-                record,
-                weights,
-                vocab,
-                hidden_size=registry.hidden_size,
-                layer_count=registry.layer_count,
-                fingerprint=registry.fingerprint,
-                instead_of=instead_of if instead_of and current is not None and current.store is store else None,
-            )
+            store = self._registry.stores[0]
+            sizes = {"hidden_size": self._registry.hidden_size, "layer_count": self._registry.layer_count}
+            fingerprint = self._registry.fingerprint
+            with _writing(store):
+                await self._sweep(store)
+                staged = await asyncio.to_thread(
+                    store.stage, name, record, weights, vocab, fingerprint=fingerprint, **sizes
+                )
+                await self._make_ready(RegisteredAdapter(staged, store))
+                here = current is None or current.store is store
+                await asyncio.to_thread(store.commit, staged, instead_of=instead_of if here else None, **sizes)
             await self._refresh()
-            served = registry.snapshot.adapters.get(name)
-            if served is None or served.version != published.version:
-                raise AdapterMismatch(name, self.refused.get(name) or "stored, but another one of its name is served")
-            await asyncio.to_thread(store.sweep, SWEEP_GRACE_S)
-            return published
+            served = self._registry.snapshot.adapters.get(name)
+            if served is None or served.version != staged.version:
+                raise PublishConflict(f"{name}: {staged.version} was published, and another one took its place at once")
+            return staged
 
     async def remove(self, name: str, *, instead_of: str | None = None) -> None:
         """Unpublish an adapter where it lies; one of the same name in a later store is found from then on.
 
-        Raises :class:`~adapters.errors.UnknownAdapter` and :class:`~adapters.errors.PublishConflict`.
+        Raises :class:`~adapters.errors.UnknownAdapter`, :class:`~adapters.errors.PublishConflict` and
+        :class:`~adapters.errors.StoreError`.
         """
         async with self._changing:
             await self._refresh()
             current = self._current(name, instead_of)
-            if current is None:
-                refused = [one for one in self._registry.snapshot.refused if one.name == name]
-                if not refused:
-                    raise UnknownAdapter(f"no adapter {name[:80]!r} to remove")
-                await asyncio.to_thread(refused[0].store.remove, name)
-            else:
-                await asyncio.to_thread(current.store.remove, name, instead_of=instead_of)
+            stores = [one.store for one in self._registry.look().refused if one.name == name]
+            if current is not None and name not in self.refused:
+                stores = [current.store]
+            if not stores:
+                raise UnknownAdapter(f"no adapter {name[:80]!r} to remove")
+            with _writing(stores[0]):
+                await asyncio.to_thread(stores[0].remove, name, instead_of=instead_of)
             await self._refresh()
 
     # --- within the lock ---
@@ -129,48 +132,83 @@ class Publishing:
 
     async def _refresh(self) -> None:
         found = await asyncio.to_thread(self._registry.look)
+        await self._keep_pins()
         if found is self._seen and (not self.refused or time.monotonic() < self._retry_at):
             return
-        before = self._registry.snapshot
-        self.refused = {}
+        before = self._registry.snapshot.adapters
         adapters = dict(found.adapters)
+        reasons = {one.name: one.error.reason for one in found.refused if one.name in before}
         for name, new in found.adapters.items():
-            old = before.adapters.get(name)
-            if old is None or worn_of(old) == worn_of(new):
+            old = before.get(name)
+            if old is None or worn_of(old) == worn_of(new) or self._residency.where(old).where != "device":
                 continue
             try:
-                await self._make_ready(old, new)
+                await self._make_ready(new)
             except TonguesError as error:
-                log.warning("%s: version %s is not served, %s is: %s", name, new.version, old.version, error)
-                self.refused[name] = f"version {new.version} is not served: {error}"
-                adapters[name] = old
-        self._registry.adopt(Snapshot.of(adapters.values(), found.refused))
+                reasons[name] = f"version {new.version} is not served: {error}"
+        for name, reason in reasons.items():
+            log.warning("%s: version %s is served on: %s", name, before[name].version, reason)
+            adapters[name] = before[name]
+        self.refused = reasons
+        self._adopt(adapters, found)
+        await self._keep_pins()
+
+    def _adopt(self, adapters: dict[str, RegisteredAdapter], found: Snapshot) -> None:
+        before = self._registry.snapshot.adapters
+        refused = [one for one in found.refused if one.name not in adapters]
+        self._registry.adopt(Snapshot.of(adapters.values(), refused))
         self._seen = found
         self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S) if self.refused else _FIRST_RETRY_S
         self._retry_at = time.monotonic() + self._retry_s
-        for old in before.adapters.values():
+        for adapter in adapters.values():
+            self._residency.revive(worn_of(adapter))
+        for old in before.values():
             now = adapters.get(old.name)
             if now is None or worn_of(now) != worn_of(old):
-                await self._let_old_one_go(old, now)
+                log.info("%s: version %s is replaced by %s", old.name, old.version, now.version if now else "nothing")
+                self._residency.retire(worn_of(old))
 
-    async def _make_ready(self, old: RegisteredAdapter, new: RegisteredAdapter) -> None:
-        hot = self._residency.where(old).where == "device"
-        await self._residency.prepare(new, seated=hot)
-        if hot:
-            await self._try_out(new)
+    async def _make_ready(self, new: RegisteredAdapter) -> None:
+        await self._residency.prepare(new, seated=True)
+        await self._try_out(new)
 
-    async def _let_old_one_go(self, old: RegisteredAdapter, now: RegisteredAdapter | None) -> None:
-        log.info("%s: version %s is replaced by %s", old.name, old.version, now.version if now else "nothing")
-        if old.name in self._pinned:
-            if now is not None:
-                await self._residency.pin(now)
-            self._residency.unpin(worn_of(old))
-        self._residency.retire(worn_of(old))
+    async def _keep_pins(self) -> None:
+        """What is pinned by name has its current version seated for good, as soon as that can be."""
+        for name, old in self._pinned.items():
+            now = self._registry.snapshot.adapters.get(name)
+            if now is not None and worn_of(now) == old:
+                continue
+            try:
+                pinned = now is not None and await self._residency.pin(now)
+            except TonguesError as error:
+                log.warning("%s cannot be pinned: %s", name, error)
+                continue
+            if old is not None and (pinned or now is None):
+                self._residency.unpin(old)
+                self._pinned[name] = None
+            if now is not None and pinned:
+                self._pinned[name] = worn_of(now)
+
+    async def _sweep(self, store: AdapterStore) -> None:
+        served = [one.record for one in self._registry.snapshot.adapters.values() if one.store is store]
+        await asyncio.to_thread(store.sweep, SWEEP_GRACE_S, served)
+        self._sweep_at = time.monotonic() + SWEEP_GRACE_S
 
     async def _look_again(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self.refresh()
+                if time.monotonic() > self._sweep_at:
+                    async with self._changing:
+                        await self._sweep(self._registry.stores[0])
             except Exception:  # a folder that is away for a moment, say: the next look may do better
                 log.exception("the adapters cannot be looked at")
+
+
+@contextlib.contextmanager
+def _writing(store: AdapterStore) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"the store {store.folder} cannot be changed: {error}") from error

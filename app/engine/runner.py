@@ -10,7 +10,7 @@ import numpy as np
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
 from adapters.encoder import Encoder
-from adapters.errors import EngineError
+from adapters.errors import AdapterFormatError
 from adapters.recognise import recognise
 from app.engine.job import Batch
 
@@ -39,5 +39,5 @@ class Runner:
         for job, some in zip(batch.jobs, told, strict=True):
             for worn, path in zip(job.worn, some, strict=True):
                 if not np.isfinite(path.probabilities).all():
-                    raise EngineError(f"{worn.name} {worn.version} gives logits that are no numbers")
+                    raise AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
         return told

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from adapters.bank import Bank
 from adapters.ctc import BestPath, transcript
@@ -54,13 +54,24 @@ def alone(engine: Engine, language: str, samples: np.ndarray) -> str:
 async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(config):
     steps: list[Step] = []
     engine = await started(config, steps)
+    forward, queued = engine._lanes._forward, threading.Event()
+
+    def once_all_have_come(batch, seats):
+        assert queued.wait(30)
+        return forward(batch, seats)
+
+    engine._lanes._forward = once_all_have_come
     asked = [(("es", "fr", "ru")[i % 3], clip(2.0 + 0.1 * i, seed=i)) for i in range(12)]
-    answers = await asyncio.gather(
+    going = asyncio.gather(
         *(
             engine.transcribe(engine.registry.resolve(language=language), [samples], request_id=f"r{i}")
             for i, (language, samples) in enumerate(asked)
         )
     )
+    while engine.queued < 8:
+        await asyncio.sleep(0.001)
+    queued.set()
+    answers = await going
     for (language, samples), answer in zip(asked, answers, strict=True):
         assert len(answer.text) > 8, "a silent model proves nothing"
         assert answer.text == alone(engine, language, samples)
@@ -245,4 +256,3 @@ def test_windows_of_silence_are_told_from_speech():
     quiet = Window(0, np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 1e-3, 0, 49)
     assert quiet.silent
     assert not Window(0, clip(1.0, loudness=0.01), 0, 49).silent
-    assert torch.get_num_threads() >= 1
