@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all, and stay after a crash."""
+"""Files of an adapter: they appear whole or not at all, stay after a crash, and lie in its folder alone."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
+
+from adapters.errors import AdapterFormatError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,3 +31,32 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_inside(folder: Path, file: str, max_bytes: int) -> bytes:
+    """The content of a regular file in the folder of an adapter, which bears its name.
+
+    Raises :class:`~adapters.errors.AdapterFormatError` for a link that leaves the folder, ``OSError`` for what is no
+    file or larger than ``max_bytes``.
+    """
+    path = folder / file
+    check_inside(folder, path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise OSError("not a regular file")
+    with path.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(f"{size} bytes, and at most {max_bytes} were expected")
+        return opened.read(max_bytes)
+
+
+def check_inside(folder: Path, path: Path | None = None) -> None:
+    """Raises :class:`~adapters.errors.AdapterFormatError` where ``path``, or ``folder`` itself, is a link that leads
+    out of ``folder``."""
+    path = path or folder
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise AdapterFormatError(folder.name, f"{path.name} leads nowhere: {error}") from error
+    if not resolved.is_relative_to(folder.parent.resolve() / folder.name):
+        raise AdapterFormatError(folder.name, f"{path.name} is a link that leaves the folder of the adapter")

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 
 from adapters.config import AdapterConfig
-from adapters.durable import sync_folder, write_whole
+from adapters.durable import check_inside, read_inside, sync_folder, write_whole
 from adapters.errors import (
     AdapterCorrupt,
     AdapterFormatError,
@@ -86,7 +86,7 @@ class AdapterStore:
         """
         check_name(name)
         try:
-            content = self._read(name, _RECORD, _MAX_RECORD_BYTES)
+            content = read_inside(self.folder / name, _RECORD, _MAX_RECORD_BYTES)
         except FileNotFoundError:
             raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
         except OSError as error:
@@ -200,7 +200,7 @@ class AdapterStore:
             raise AdapterFormatError(record.name, f"a record of {size} bytes; {_MAX_RECORD_BYTES} are allowed")
         folder = self.folder / record.name
         folder.mkdir(exist_ok=True)
-        self._check_inside(record.name, folder)
+        check_inside(folder)
         sync_folder(self.folder)
         write_whole(folder / record.weights.name, weights)
         write_whole(folder / record.vocab.name, vocab)
@@ -222,7 +222,7 @@ class AdapterStore:
         Raises :class:`UnknownAdapter`, and :class:`PublishConflict` where the current version is not ``instead_of``."""
         check_name(name)
         with self._writing():
-            self._check_inside(name, self.folder / name)
+            check_inside(self.folder / name)
             self._check_current(name, instead_of)
             try:
                 (self.folder / name / _RECORD).unlink()
@@ -264,7 +264,7 @@ class AdapterStore:
     def _content(self, name: str, stored: StoredFile) -> bytes:
         """What is hashed is what is parsed: the file is read once."""
         try:
-            content = self._read(name, stored.name, stored.size_bytes)
+            content = read_inside(self.folder / name, stored.name, stored.size_bytes)
         except FileNotFoundError:
             raise AdapterCorrupt(name, f"{stored.name} is missing") from None
         except OSError as error:
@@ -274,25 +274,6 @@ class AdapterStore:
         if sha256(content).hexdigest() != stored.sha256:
             raise AdapterCorrupt(name, f"{stored.name} does not hold what its hash says")
         return content
-
-    def _read(self, name: str, file: str, max_bytes: int) -> bytes:
-        path = self.folder / name / file
-        self._check_inside(name, path)
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise OSError("not a regular file")
-        with path.open("rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            if size > max_bytes:
-                raise OSError(f"{size} bytes, and at most {max_bytes} were expected")
-            return opened.read(max_bytes)
-
-    def _check_inside(self, name: str, path: Path) -> None:
-        try:
-            resolved = path.resolve()
-        except (OSError, RuntimeError) as error:
-            raise AdapterFormatError(name, f"{path.name} leads nowhere: {error}") from error
-        if not resolved.is_relative_to(self.folder.resolve() / name):
-            raise AdapterFormatError(name, f"{path.name} is a link that leaves the folder of the adapter")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -28,24 +28,27 @@ class AudioCache:
     """The samples of many clips in one memory-mapped int16 file, keyed by what the clips are.
 
     Decoding FLAC again for every epoch costs more than reading; the file is written beside the manifest under a name
-    that follows from the clips' paths and sizes, so a changed corpus makes a new one.
+    that follows from the clips' paths, sizes and times, so a changed corpus makes a new one. ``key`` follows from what
+    does not change when a corpus is copied.
     """
 
     def __init__(self, clips: Sequence[Clip], folder: Path) -> None:
         """Raises :class:`~adapters.errors.DataError` for a file that is missing, cannot be read, is not 16 kHz mono, or
         too short to train on."""
         self.clips = list(clips)
-        key = hashlib.sha256()
+        key, state = hashlib.sha256(), hashlib.sha256()
         for clip in self.clips:
             try:
-                size = clip.path.stat().st_size
+                found = clip.path.stat()
             except OSError as error:
                 raise DataError(f"{clip.path}: listed in the manifest, but there is no such file") from error
-            key.update(f"{clip.path.name}\0{size}\0{clip.seconds}\n".encode())
+            place = os.path.relpath(clip.path, folder.parent)
+            key.update(f"{place}\0{found.st_size}\0{clip.seconds}\n".encode())
+            state.update(f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
         self.key = key.hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"samples-{self.key}.i16"
-        index = folder / f"samples-{self.key}.json"
+        path = folder / f"samples-{state.hexdigest()[:16]}.i16"
+        index = path.with_suffix(".json")
         if not (index.exists() and path.exists()):
             self._decode(path, index)
         self._ends = np.array(json.loads(index.read_text()), dtype=np.int64)

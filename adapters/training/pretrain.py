@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import jiwer
 import numpy as np
@@ -26,11 +25,11 @@ from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
 from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
-from adapters.training.data import AudioCache, epoch_batches, language_weights, some_of_each, text_key
+from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights, some_of_each, text_key
 from adapters.training.losses import ctc_loss, span_mask, unit_losses
 from adapters.training.manifest import read_manifest
 from adapters.training.precision import prefers_bfloat16, tune_cpu
-from adapters.training.pretrain_config import PretrainConfig, Stage
+from adapters.training.pretrain_config import PretrainConfig, Stage, StageConfig
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -41,6 +40,7 @@ from adapters.vocab import Vocab
 _SAVE_EVERY = 500
 _DEV_CLIPS = 12
 _UNIT_CLIPS = 2_000
+_NO_UNITS = StageConfig(0, 0, 0, 0, Augmentation())
 
 
 def pretrain(
@@ -59,10 +59,8 @@ def pretrain(
     for stage in config.stages:
         run.train(stage)
     if run.rank == 0:
-        record: dict[str, Any] = {"config": asdict(config), "data": run.clips.key, "languages": run.languages}
-        if config.start is not None:
-            record["started_from"] = read_record(Path(config.start))
-        write_backbone(out, run.encoder, run.ctc_head, run.vocab, record)
+        record = {"config": asdict(config), "data": run.clips.key, "languages": run.languages, "processes": run.world}
+        write_backbone(out, run.encoder, run.ctc_head, run.vocab, {**record, "started_from": run.started_from})
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,9 @@ class _Run:
         )
         self.clips = AudioCache(train, manifest.parent / "cache")
         self.dev = AudioCache(dev, manifest.parent / "cache")
-        claim(folder, {**asdict(config), "data": self.clips.key, "texts": text_key(train)})
+        self.started_from = read_record(Path(config.start)) if config.start is not None else None
+        made_from = {**asdict(config), "data": self.clips.key, "texts": text_key(train), "processes": self.world}
+        claim(folder, {**made_from, "started_from": self.started_from}, rank=self.rank)
         self.vocab = Vocab.from_texts(clip.text for clip in self.clips.clips)
         self.labels = [self.vocab.encode(clip.text) for clip in self.clips.clips]
         self.allowed = torch.zeros(len(self.languages), self.vocab.size, dtype=torch.bool)
@@ -105,7 +105,7 @@ class _Run:
             start_head(Path(config.start), self.vocab, self.ctc_head.weight, self.ctc_head.bias)
         self.modules = nn.ModuleList([self.encoder, self.unit_head, self.ctc_head])
         self.average: list[Tensor] = []
-        self.centres = self._centres()
+        self.centres = self._centres() if config.stages.get("units", _NO_UNITS).steps else np.zeros((0, 0))
 
     def train(self, stage: Stage) -> None:
         """One stage to its end, from its checkpoint if there is one; the averaged weights stay."""
@@ -128,6 +128,7 @@ class _Run:
             norm = nn.utils.clip_grad_norm_(parameters, 1.0)
             if torch.isfinite(norm):
                 optimiser.step()
+            progress.skipped(not bool(torch.isfinite(norm)))
             step += 1
             decay = min(self.config.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - decay)
@@ -195,7 +196,7 @@ class _Run:
         weights = language_weights(self.clips.clips, self.config.language_balance) if stage == "ctc" else None
         number, epoch = 0, (10_000 if stage == "ctc" else 0)
         while True:
-            longest = int(config.batch_s * SAMPLE_RATE)
+            longest = int(config.batch_s / self.world * SAMPLE_RATE)
             for batch in epoch_batches(lengths, longest, seed=self.config.seed, epoch=epoch, weights=weights):
                 if number >= start * self.world and number % self.world == self.rank:
                     yield number, batch
@@ -203,13 +204,16 @@ class _Run:
             epoch += 1
 
     def _centres(self) -> np.ndarray:
-        path = self.folder / f"units-{self.rank}.npy"
-        if not path.exists():
+        """Learnt by the first process, and read by all."""
+        path = self.folder / "units.npy"
+        if self.rank == 0 and not path.exists():
             temporary = path.with_suffix(".tmp.npy")
             some = np.random.default_rng(self.config.seed).permutation(len(self.clips))[:_UNIT_CLIPS]
             features = (mfcc(self.clips.samples(int(i))) for i in some)
             np.save(temporary, learn_units(features, self.config.units, self.config.seed))
             temporary.replace(path)
+        if self.world > 1:
+            wait_for_processes()
         centres: np.ndarray = np.load(path)
         return centres
 

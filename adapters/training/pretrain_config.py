@@ -13,7 +13,7 @@ Stage = Literal["units", "ctc"]
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage: how many updates of how many seconds a process, how fast, and how the audio is varied."""
+    """One stage: how many updates of how many seconds over all processes, how fast, and how the audio is varied."""
 
     steps: int
     batch_s: float

@@ -9,6 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from adapters.errors import DataError
+
+_MOST_SKIPPED = 50
+
 
 class Progress:
     """Averages what ``update`` is told and reports it every ``every`` steps.
@@ -22,6 +26,7 @@ class Progress:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._audio_s = 0.0
+        self._skipped = 0
         self._since = time.monotonic()
         self._began = (self._since, step)
 
@@ -40,6 +45,16 @@ class Progress:
         speed = self._audio_s / max(now - self._since, 1e-9)
         self.note(step, **means, x_real_time=round(speed, 1), left_min=round(left_s / 60, 1))
         self._sums, self._count, self._audio_s, self._since = {}, 0, 0.0, now
+
+    def skipped(self, yes: bool) -> None:
+        """Whether this step's gradient was no number, so that nothing was learnt.
+
+        Raises :class:`~adapters.errors.DataError` after so many in a row that nothing ever will be."""
+        self._skipped = self._skipped + 1 if yes else 0
+        if self._skipped >= _MOST_SKIPPED:
+            raise DataError(
+                f"{self._stage}: the gradients of {self._skipped} steps in a row are no numbers; try a lower --lr"
+            )
 
     def note(self, step: int, **figures: Any) -> None:
         """Record figures at once."""

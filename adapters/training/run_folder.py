@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -16,12 +17,25 @@ from adapters.training.manifest import write_text_atomically
 _RECORD = "run.json"
 
 
-def claim(folder: Path, made_from: Mapping[str, Any]) -> None:
+_LOCKS: dict[Path, int] = {}  # of this process, until it ends
+
+
+def claim(folder: Path, made_from: Mapping[str, Any], *, rank: int = 0) -> None:
     """Note in ``folder`` what its run is made from (plain JSON), or check that it is what was noted before.
 
     Raises :class:`~adapters.errors.DataError` where the folder holds another run: going on there would pass the old
-    checkpoint off as made from something else.
+    checkpoint off as made from something else; or where another process, not of ``rank`` 1 and up of this run, is at
+    work in it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank == 0 and folder.resolve() not in _LOCKS:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise DataError(f"{folder}: another process trains in it; wait for it, or take another folder") from error
+        _LOCKS[folder.resolve()] = lock
     wanted = json.loads(json.dumps(made_from))
     path = folder / _RECORD
     if not path.exists():

@@ -21,7 +21,8 @@ from adapters.config import AdapterConfig, Norms, top_layers
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
-from adapters.record import AdapterRecord
+from adapters.language import language_tag
+from adapters.record import AdapterRecord, check_name
 from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
 from adapters.training.backbone_folder import start_head
@@ -81,6 +82,9 @@ def train(
     :class:`~adapters.errors.BackboneError` for a folder without a backbone.
     """
     config = config or TrainConfig()
+    check_name(name or language)
+    if language_tag(language) is None:
+        raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
     if device == "cpu":
         tune_cpu()
     bfloat16 = prefers_bfloat16(device)
@@ -92,9 +96,7 @@ def train(
     worn = AdapterConfig(
         method=config.method,
         size=config.size,
-        layers=top_layers(encoder.layer_count, encoder.layer_count // 2 if config.layers is None else config.layers)
-        if config.method != "head"
-        else (),
+        layers=_layers(encoder, config) if config.method != "head" else (),
         norms=config.norms,
         vocab_size=vocab.size,
     )
@@ -137,6 +139,7 @@ def train(
         norm = nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
         if torch.isfinite(norm):
             optimiser.step()
+        progress.skipped(not bool(torch.isfinite(norm)))
         step += 1
         audio_s = sum(frames) * encoder.geometry.hop / SAMPLE_RATE
         progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
@@ -169,6 +172,13 @@ def train(
         },
         licence=" AND ".join(sorted({clip.licence for clip in cache.clips})),
     )
+
+
+def _layers(encoder: Encoder, config: TrainConfig) -> tuple[int, ...]:
+    adapted = encoder.layer_count // 2 if config.layers is None else config.layers
+    if adapted > encoder.layer_count:
+        raise DataError(f"{adapted} layers are to be adapted, and the backbone has {encoder.layer_count}")
+    return top_layers(encoder.layer_count, adapted)
 
 
 def _clips(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from adapters.encoder import Encoder, Frames
+from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, few_widths, pad
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 
@@ -66,6 +67,8 @@ def run_trunk(
         audio = pad([waves[row] for row in batch], normalised=normalised, width=few_widths).to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             hidden = encoder.trunk(audio, layer).hidden
+        if float(hidden.abs().max()) > torch.finfo(torch.float16).max:
+            raise DataError(f"the states below layer {layer} do not fit float16, as they are kept; adapt more layers")
         for i, row in enumerate(batch):
             states[begins[row] : begins[row] + frames[row]] = hidden[i, : frames[row]].half().cpu().numpy()
     return Trunk(states, begins, frames, layer)

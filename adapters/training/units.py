@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import kaldi_native_fbank
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
 
+from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
+
+try:
+    import kaldi_native_fbank
+    from sklearn.cluster import MiniBatchKMeans
+except ModuleNotFoundError as error:
+    raise DataError(f"pretraining needs {error.name}: pip install 'tongues[train]'") from error
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ def pretrain_command(
     ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
     lr: Annotated[float, typer.Option(help="Highest learning rate of both stages.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Backbone folder to go on from, instead of from nothing.")] = None,
     balance: Annotated[
         float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
@@ -37,7 +37,7 @@ def pretrain_command(
 
     config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
     stages = {
-        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=batch_s / processes, lr=lr)
+        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=batch_s, lr=lr)
         for name, stage in config.stages.items()
     }
     args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)

@@ -22,7 +22,7 @@ def train_command(
     steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 600,
     lr: Annotated[float, typer.Option(help="Highest learning rate; 1e-3 to 3e-3 suits adapters.")] = 2e-3,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train and publish an adapter for each language; started again, it goes on where it stopped."""

@@ -68,9 +68,9 @@ def test_another_corpus_is_another_file(clips, tmp_path):
 
 
 def test_half_a_cache_is_made_again(clips, tmp_path):
-    key = AudioCache(clips, tmp_path / "cache").key
+    AudioCache(clips, tmp_path / "cache")
     for ending in ("i16", "json"):
-        (tmp_path / "cache" / f"samples-{key}.{ending}").unlink()
+        next((tmp_path / "cache").glob(f"samples-*.{ending}")).unlink()
         assert AudioCache(clips, tmp_path / "cache").length(4) == 1_600 + 700 * 4
 
 
@@ -228,3 +228,14 @@ def test_clips_that_cannot_be_read_are_named(tmp_path, samples, rate, wrong):
         soundfile.write(path, samples, rate)
     with pytest.raises(DataError, match=rf"clip\.flac: .*{wrong}"):
         read_clip(path)
+
+
+def test_a_folder_of_other_speech_with_the_same_names_is_another_cache(tmp_path):
+    """Chunks of one length in folders of two speakers, listed by two manifests that lie side by side."""
+    caches = []
+    for number, speaker in enumerate(("one", "two")):
+        (tmp_path / speaker).mkdir()
+        clip = recorded(tmp_path / speaker, "001.wav", noise(9_000) // (4 - 3 * number))
+        caches.append(AudioCache([clip], tmp_path / "cache"))
+    assert caches[0].key != caches[1].key
+    assert np.abs(caches[0].samples(0)).max() < np.abs(caches[1].samples(0)).max() / 2

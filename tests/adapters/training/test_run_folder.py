@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,3 +57,22 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"step": 2})
     assert load_checkpoint(path, "cpu") == {"step": 1}
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
+    script = "from pathlib import Path; from adapters.training.run_folder import claim; claim(Path('.'), {})"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{script}; print('mine', flush=True); input()"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(DataError, match="another process trains in it"):
+            claim(tmp_path, {})
+        claim(tmp_path, {}, rank=1)
+        other.communicate("\n")
+    claim(tmp_path, {})

@@ -27,7 +27,8 @@ def test_processes_train_one_backbone_together_and_another_run_goes_on_from_it(m
     assert pretrain(*short, "--out", made, "--run", tmp_path / "run").exit_code == 0
     assert load_backbone(made / "backbone").layer_count == 8
     record = json.loads((made / "backbone/pretraining.json").read_text())
-    assert record["config"]["stages"]["ctc"]["batch_s"] == 2.0, "an update's seconds are shared out"
+    assert record["config"]["stages"]["ctc"]["batch_s"] == 4.0
+    assert record["processes"] == 2
 
     further = tmp_path / "models/two"
     assert pretrain(*short, "--out", further, "--run", tmp_path / "next", "--start", made / "backbone").exit_code == 0
