@@ -106,12 +106,31 @@ def test_seating_and_growing_leave_what_is_worn_alone(encoder, adapters):
 
 
 def test_a_full_bank_says_so_and_takes_nothing(encoder, adapters):
+    """The second adapter speaks another vocabulary: what comes third finds a free head, and no free bottleneck."""
     bank = Bank(encoder.hidden_size, encoder.layer_count, limit=2)
-    taken = [bank.seat(adapters[i].config, adapters[i].tensors()) for i in (0, 1)]
-    with pytest.raises(BankFull, match="2 slots"):
-        bank.seat(adapters[0].config, adapters[0].tensors())
-    bank.unseat(taken[0])
-    bank.seat(adapters[1].config, adapters[1].tensors())
+    first, other = (bank.seat(adapters[i].config, adapters[i].tensors()) for i in (0, 4))
+    for _ in range(3):
+        with pytest.raises(BankFull, match="2 slots"):
+            bank.seat(adapters[1].config, adapters[1].tensors())
+    head_only = AdapterConfig("head", 0, (), "none", 24)
+    bank.seat(head_only, perturbed_adapter(head_only, encoder, 5).tensors())
+    bank.unseat(other)
+    worn = bank.dress([bank.seat(adapters[4].config, adapters[4].tensors()), first])
+    logits = encoder(pad(CLIPS[:2]), worn)
+    torch.testing.assert_close(logits[:1, :, :90], encoder(pad(CLIPS[:2]), adapters[4])[:1], **CLOSE)
+
+
+@torch.inference_mode()
+def test_a_clip_heard_in_several_adapters_equals_each_alone(encoder, bank, seats):
+    """The trunk once for each clip, the top once for each candidate."""
+    heard = [(0, 0), (0, 3), (1, 5), (2, 4), (2, 2), (2, 6), (3, 1)]
+    worn = bank.dress([seats[which] for _, which in heard])
+    frames = encoder.trunk(pad(CLIPS[:4]), worn.lowest_layer)
+    logits = encoder.top(frames.rows([clip for clip, _ in heard]), worn)
+    for row, (number, which) in enumerate(heard):
+        alone = encoder(pad([CLIPS[number]]), bank.dress([seats[which]]))[0]
+        size = CONFIGS[which].vocab_size
+        torch.testing.assert_close(logits[row, : len(alone), :size], alone[:, :size], **CLOSE)
 
 
 def test_a_seat_costs_little_more_than_its_parameters(encoder, adapters):

@@ -143,6 +143,28 @@ def test_what_breaks_off_gives_the_words_up_to_there(live: Live) -> None:
     assert live.transcribe(data[: len(data) // 2], "lang=es&format=srt").headers["x-truncated"] == "true"
 
 
+@pytest.mark.parametrize("query", ["lang=es,fr,ru", "lang=ru, Spanish ,fra"])
+def test_of_several_languages_the_likeliest_answers(live: Live, query: str) -> None:
+    """As each of them does alone, with their scores in order."""
+    told = live.transcribe(recording("wav-16k"), f"{query}&words=true").json()
+    ranked = told["languages"]
+    assert {one["language"] for one in ranked} == {"es", "fr", "ru"}
+    assert [one["score"] for one in ranked] == sorted((one["score"] for one in ranked), reverse=True)
+    assert all(one["score"] < 0 for one in ranked)
+    assert (told["language"], told["adapter"]) == (ranked[0]["language"], ranked[0]["adapter"])
+    alone = live.transcribe(recording("wav-16k"), f"lang={told['language']}&words=true").json()
+    assert "languages" not in alone
+    assert (told["text"], told["words"]) == (alone["text"], alone["words"])
+
+
+def test_of_a_long_recording_the_first_windows_decide(live: Live) -> None:
+    samples = np.concatenate([tone(1.0 + 0.1 * (n % 7)) for n in range(40)])
+    told = live.transcribe(wav(samples), "lang=fr,ru").json()
+    alone = live.transcribe(wav(samples), f"lang={told['language']}").json()
+    assert told["duration_s"] == pytest.approx(samples.size / 16_000, abs=0.01)
+    assert told["text"] == alone["text"]
+
+
 @pytest.mark.parametrize(
     ("query", "status", "code", "param", "named"),
     [
@@ -156,7 +178,9 @@ def test_what_breaks_off_gives_the_words_up_to_there(live: Live) -> None:
         ("adapter=de", 404, "unknown_adapter", "adapter", "es, fr, ru"),
         ("adapter=../es", 404, "unknown_adapter", "adapter", "es, fr, ru"),
         ("adapter=fr&lang=ru", 404, "unknown_adapter", "adapter", "'fr'"),
-        ("lang=es,fr", 422, "bad_parameter", "lang", "one language at a time"),
+        ("lang=es,fr,ru,es,fr", 422, "bad_parameter", "lang", "at most 4 languages"),
+        ("lang=es,lb", 404, "unknown_language", "lang", "es, fr, ru"),
+        ("lang=es,fr&adapter=es", 422, "bad_parameter", "adapter", "not both"),
         ("lang=es&lang=fr", 422, "bad_parameter", "lang", "twice"),
         ("lang=es&format=docx", 422, "bad_parameter", "format", "'json', 'verbose_json', 'text', 'srt' or 'vtt'"),
         ("lang=es&words=perhaps", 422, "bad_parameter", "words", "perhaps"),
