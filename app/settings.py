@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     max_requests: int = Field(default=128, ge=1, description="taken at once, waiting ones included; beyond it, 429")
     max_upload_bytes: int = Field(default=200_000_000, ge=1_000)
     max_audio_s: float = Field(default=4 * 3600, ge=1, allow_inf_nan=False)
-    request_timeout_s: float = Field(default=3600, gt=0, allow_inf_nan=False, description="for the upload, and again for the transcript")
+    request_timeout_s: float = Field(
+        default=3600, gt=0, allow_inf_nan=False, description="for the upload, and again for the transcript"
+    )
     upload_idle_s: float = Field(default=30, gt=0, allow_inf_nan=False, description="without a byte of the body: 408")
     drain_s: float = Field(default=30, ge=0, allow_inf_nan=False, description="for running requests when shutting down")
 

@@ -87,3 +87,22 @@ def test_what_kubernetes_sets_is_no_port(here: Path, monkeypatch: pytest.MonkeyP
     model(here / "models" / "m")
     monkeypatch.setenv("TONGUES_PORT", "tcp://10.0.0.1:8000")
     assert Settings.read().port == 8000
+
+
+@pytest.mark.parametrize("key", ["hunter2secret", "eine Schlüsselfolge, lang genug", "with a \x00 in the middle of it"])
+def test_an_admin_key_that_will_not_do_is_not_told_to_the_log(
+    here: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    model(here / "models" / "small")
+    with pytest.raises(SettingsError, match="16 printable ASCII characters") as caught:
+        Settings.read(admin_key=key)
+    assert key not in str(caught.value)
+
+
+def test_an_admin_key_from_a_file_that_ends_in_a_line_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(here / "models" / "small")
+    monkeypatch.setenv("TONGUES_ADMIN_KEY", "sixteen letters or more\n")
+    key = Settings.read().admin_key
+    assert key is not None
+    assert key.get_secret_value() == "sixteen letters or more"
+    assert "sixteen" not in repr(Settings.read())

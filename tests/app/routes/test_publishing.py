@@ -235,3 +235,103 @@ def test_a_request_keeps_the_version_that_it_came_for(live, elsewhere, folder, t
     assert answers[0].status_code == 200, answers[0].text
     assert (answers[0].json()["version"], answers[0].json()["text"]) == old
     assert put(live, "es", files).status_code == 201, "and it is there for the tests that follow"
+
+
+def test_a_record_that_cannot_be_read_leaves_the_old_version_serving(live, folder):
+    """As a copy that is on its way: cut off, then whole again."""
+    before = said(live, "fr")
+    record = folder / "adapters/fr/adapter.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole[: len(whole) // 2])
+    wait_until(lambda: live.http.get("/adapters/fr").json()["reason"] is not None, timeout_s=20)
+    told = live.http.get("/adapters/fr").json()
+    assert (told["state"], told["version"]) == ("ready", before[0])
+    assert "not JSON" in told["reason"]
+    assert [one["name"] for one in live.http.get("/adapters").json()["adapters"]].count("fr") == 1
+    assert said(live, "fr") == before
+    record.write_bytes(whole)
+    wait_until(lambda: live.http.get("/adapters/fr").json()["reason"] is None, timeout_s=20)
+    assert said(live, "fr") == before
+
+
+def test_what_gives_no_numbers_is_refused_before_it_is_published(live, elsewhere, folder, tmp_path):
+    """Finite as stored, and beyond any number once it is multiplied."""
+    before, files = said(live, "fr"), set((folder / "adapters/fr").iterdir())
+    elsewhere("fr", seed=80)
+    store = AdapterStore(tmp_path / "adapters")
+    record = store.record("fr")
+    loaded = store.load(record, hidden_size=48, layer_count=4)
+    loaded.tensors["head.weight"][:] = 3e38
+    published = store.publish(
+        "fr",
+        loaded.tensors,
+        loaded.vocab,
+        language="fr",
+        config=record.config,
+        hidden_size=48,
+        layer_count=4,
+        fingerprint=record.fingerprint,
+    )
+    response = put(live, "fr", files_of(tmp_path, "fr"))
+    assert code(response) == (422, "bad_adapter")
+    assert "no numbers" in response.json()["error"]["message"]
+    assert said(live, "fr") == before
+    assert AdapterStore(folder / "adapters").record("fr").version == before[0] != published.version
+    assert {path for path in files if path.exists()} == files
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"If-Match": "*"}, {"If-Match": '"a", "b"'}, {"If-None-Match": '"a"'}, {"If-Match": '"a"', "If-None-Match": "*"}],
+)
+def test_conditions_that_are_not_known_are_refused(live, elsewhere, tmp_path, headers):
+    elsewhere("fr", seed=81)
+    assert code(put(live, "fr", files_of(tmp_path, "fr"), **headers)) == (422, "bad_parameter")
+
+
+def test_what_must_be_replaced_and_is_not_there_is_a_conflict(live, elsewhere, tmp_path):
+    elsewhere("fr-new", seed=82, language="fr")
+    response = put(live, "fr-new", files_of(tmp_path, "fr-new"), **{"If-Match": '"0123456789ab"'})
+    assert code(response) == (412, "publish_conflict")
+
+
+def test_a_pinned_adapter_stays_seated_through_versions_and_absence(model_folder, elsewhere, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "pinned")
+    settings = Settings.read(models=folder, admin_key=KEY, watch_s=0.1, threads=1, lanes=1, device_slots=2, pinned="fr")
+    with serving(settings) as live:
+
+        def pinned() -> tuple[str, str, bool]:
+            told = live.http.get("/adapters/fr").json()
+            return told["version"], told["where"], told["pinned"]
+
+        first = pinned()
+        assert first[1:] == ("device", True)
+        for language in ("es", "ru", "es", "ru"):
+            assert live.transcribe(recording("wav-16k"), f"adapter={language}").status_code == 200
+        assert pinned() == first
+        second = elsewhere("fr", seed=83)
+        assert put(live, "fr", files_of(tmp_path, "fr")).status_code == 201
+        wait_until(lambda: pinned() == (second, "device", True), timeout_s=20)
+        assert live.http.delete("/adapters/fr", headers=BEARER).status_code == 204
+        third = elsewhere("fr", seed=84)
+        assert put(live, "fr", files_of(tmp_path, "fr")).status_code == 201
+        wait_until(lambda: pinned() == (third, "device", True), timeout_s=20)
+
+
+def test_a_store_that_cannot_be_written_is_told(model_folder, elsewhere, tmp_path, monkeypatch):
+    """No space is left, say; a folder without the right to write would not stop root."""
+    from adapters import store as store_module
+
+    folder = shutil.copytree(model_folder, tmp_path / "full")
+    elsewhere("fr", seed=85)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with serving(Settings.read(models=folder, admin_key=KEY, threads=1, lanes=1)) as live:
+        before = said(live, "fr")
+        monkeypatch.setattr(store_module, "write_whole", full)
+        response = put(live, "fr", files_of(tmp_path, "fr"))
+        assert code(response) == (507, "store_not_writable")
+        assert "No space left" in response.json()["error"]["message"]
+        assert said(live, "fr") == before
