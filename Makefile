@@ -9,7 +9,6 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CORPUS ?= data/corpus
 MODEL ?= models/small
-LANGUAGES ?= en,es,fr,it,ru,cs,nl,ro,bg,el,be,ca,da
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
@@ -40,10 +39,15 @@ soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
 bench: $(VENV)/.installed-dev  ## the service under load, measured
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
-models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (hours)
+models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (four hours on 2 cores)
 	$(BIN)/tongues data build --out $(CORPUS)
 	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2
-	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) --lang $(LANGUAGES)
+	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2 --run runs/further \
+	  --start $(MODEL)/backbone --unit-steps 0 --ctc-steps 13000 --balance 0.2 --lr 7e-4
+	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
+	  --lang en,es,fr,it,ru,cs,nl --bottleneck 64 --steps 300 --lr 5e-4
+	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
+	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \
