@@ -22,7 +22,7 @@ class Budget:
     all by itself, candidates and all, still runs, alone. ``long_waits_s``: how much later windows of long recordings
     are due."""
 
-    max_frames: int = 3_200
+    max_frames: int = 1_600
     max_rows: int = 32
     max_adapters: int = 32
     long_waits_s: float = 0.5
