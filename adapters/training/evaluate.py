@@ -64,11 +64,13 @@ def evaluate(
     sources: Sequence[str] = (),
     telephone: bool = False,
     device: str = "cpu",
+    announce: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Rates]:
     """CER and WER a language of the adapters in ``models`` over a split of ``manifest``.
 
     ``languages``: only these, all that have an adapter otherwise; ``adapter``: this one instead of the default;
-    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first.
+    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first; ``announce`` is told
+    of adapters that are left out because they cannot be worn.
     Raises :class:`~adapters.errors.DataError` where that leaves no clip, and what registry and store raise.
     """
     if split not in SPLITS:
@@ -76,6 +78,8 @@ def evaluate(
     encoder = load_backbone(models / "backbone", device=device)
     store = AdapterStore(models / "adapters")
     registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)
+    for refused in registry.snapshot.refused:
+        announce(f"left out: {refused.error}")
     clips = [clip for clip in read_manifest(manifest) if clip.split == split]
     clips = [clip for clip in clips if not sources or clip.source in sources]
     if adapter is not None and not languages:

@@ -41,6 +41,7 @@ def evaluate_command(
             sources=[tag.strip() for tag in source.split(",") if tag.strip()],
             telephone=telephone,
             device=device,
+            announce=lambda line: typer.echo(line, err=True),
         )
     mean_cer = sum(rate.cer for rate in rates.values()) / len(rates)
     mean_wer = sum(rate.wer for rate in rates.values()) / len(rates)

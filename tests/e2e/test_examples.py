@@ -91,7 +91,7 @@ def test_ten_minutes_equal_their_windows(address):
 
 def test_the_commands_of_the_readme_work(address):
     text = (ROOT / "README.md").read_text()
-    commands = re.findall(r"^    (curl .+[^\\])$", text, re.MULTILINE)
+    commands = re.findall(r"^    (curl .+[^\\\n])$", text, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         local = command.replace("localhost:8000", address.removeprefix("http://"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -65,3 +66,13 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(run, arguments, said):
 def test_what_is_needed_is_asked_for():
     result = CliRunner().invoke(app, ["evaluate"])
     assert result.exit_code == 2
+
+
+def test_an_adapter_that_cannot_be_worn_is_told_of(model_folder, manifest, tmp_path):
+    """Of another backbone, say: its language is not in the table, and the reader learns why."""
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    record = folder / "adapters/fr/adapter.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "fingerprint": "0" * 16}))
+    result = CliRunner().invoke(app, ["evaluate", "--models", str(folder), "--data", str(manifest), "--json"])
+    assert json.loads(result.stdout)["languages"].keys() == {"es"}
+    assert "left out: adapter 'fr': made for the backbone 0000000000000000" in result.stderr
