@@ -103,7 +103,6 @@ class Lanes:
             batch = self._next_batch()
             if batch is None:
                 self._work.clear()
-                self._residency.serve(time.monotonic())
                 continue
             try:
                 await self._step(lane, batch)
@@ -125,6 +124,7 @@ class Lanes:
             self._long += batch.long
             for job in batch.jobs:
                 self._residency.take(job.worn)
+        self._residency.serve(now, held=batch is None)  # not before its references are taken
         return batch
 
     def _room_for_long(self) -> bool:

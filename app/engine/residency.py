@@ -114,11 +114,11 @@ class Residency:
     # --- batches ---
 
     def seatable(self, want: Want, now: float) -> bool:
-        """Whether a batch may wear these, which some request holds, all at once; else they wait for it from now on."""
+        """Whether a batch may wear these, which some request holds, all at once; else they wait for it from now on.
+        Nobody loses a seat here: :meth:`serve` is for when the batch has taken its references."""
         if all(worn in self._seated and worn not in self._closed for worn in want):
             return True
         self._wants.setdefault(want, now)
-        self.serve(now, held=False)
         return False
 
     def take(self, want: Want) -> None:
@@ -146,8 +146,8 @@ class Residency:
         self._closed.clear()  # whoever still needs that has them closed again
 
     def serve(self, now: float, *, held: bool = True) -> None:
-        """Start seating what wants need, the oldest first; to be called when no batch can run. ``held``: on seats too
-        that requests hold but no batch wears."""
+        """Start seating what wants need, the oldest first; to be called after each try to make a batch. ``held``: on
+        seats too that requests hold but no batch wears."""
         self._closed.clear()
         older: set[Worn] = set()
         for want, since in list(self._wants.items()):

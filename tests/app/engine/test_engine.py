@@ -54,6 +54,8 @@ def alone(engine: Engine, language: str, samples: np.ndarray) -> str:
 async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(config):
     steps: list[Step] = []
     engine = await started(config, steps)
+    for language in ("es", "fr", "ru"):  # all three are on the device
+        await engine.transcribe(engine.registry.resolve(language=language), [clip(1.0)], request_id=language)
     forward, queued = engine._lanes._forward, threading.Event()
 
     def once_all_have_come(batch, seats):

@@ -90,6 +90,7 @@ async def take(tiers: Residency, worn: Worn, now: float = 0.0) -> bool:
 def taken(tiers: Residency, worn: Worn, now: float) -> bool:
     """What a lane does that has other things to do, too."""
     if not tiers.seatable((worn,), now):
+        tiers.serve(now, held=False)
         return False
     tiers.take((worn,))
     return True
@@ -379,3 +380,21 @@ async def test_who_cannot_be_seated_is_told(monkeypatch):
     await bind(tiers, adapter("es"))
     assert not await take(tiers, worn_of(adapter("es")))
     assert told[0] == ("es", "out of memory")
+
+
+async def test_who_is_asked_about_later_takes_no_seat_from_who_was_promised_one():
+    """Within one try to make a batch: a may be worn, b has waited too long, and c is new."""
+    tiers = residency(Files(), seats=1, patience_s=0.0)
+    a, b, c = (worn_of(adapter(name)) for name in "abc")
+    for name in "abc":
+        await bind(tiers, adapter(name))
+    assert await take(tiers, a)
+    assert not tiers.seatable((b,), 0.0)
+    tiers.forget((b,))
+    tiers.release((a,), 0.0)
+    assert tiers.seatable((a,), 1.0)
+    assert not tiers.seatable((b,), 1.0)
+    assert not tiers.seatable((c,), 9.0)
+    tiers.take((a,))
+    tiers.serve(9.0, held=False)
+    assert tiers.where(adapter("a")).where == "device"

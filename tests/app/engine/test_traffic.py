@@ -104,16 +104,16 @@ class Traffic:
     def _next(self, long_lanes: int) -> Batch | None:
         seatable = partial(self.tiers.seatable, now=self.now)
         batch = self.scheduler.next_batch(self.now, seatable, long=long_lanes < max(1, self.lanes - 1))
+        for job in batch.jobs if batch is not None else ():
+            self.tiers.take(job.worn)
+        self.tiers.serve(self.now, held=batch is None)
         if batch is None:
-            self.tiers.serve(self.now)
             return None
         assert len(batch.worn) <= self.seats
         if len(batch.jobs) > 1:
             assert batch.padded_frames <= BUDGET.max_frames
             assert batch.rows <= BUDGET.max_rows
             assert len(batch.worn) <= BUDGET.max_adapters
-        for job in batch.jobs:
-            self.tiers.take(job.worn)
         return batch
 
     def _finish(self, batch: Batch | None) -> None:
