@@ -22,7 +22,8 @@ from adapters.vocab import Vocab
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """Sizes of a backbone to train; the defaults make 7.1 million parameters."""
+    """Sizes of a backbone to train; the defaults make 7.1 million parameters. ``dropout``: of what every sublayer adds
+    and within the feed forward, while training."""
 
     hidden_size: int = 256
     layers: int = 8
@@ -30,6 +31,7 @@ class BackboneShape:
     feed_forward: int = 1024
     conv_channels: tuple[int, ...] = (64, 64, 128, 128, 256, 256, 256)
     position_kernel: int = 64
+    dropout: float = 0.0
 
     def config(self) -> Wav2Vec2Config:
         """transformers' configuration: pre-norm, group norm in front (1.7 times faster to train than layer norm)."""
@@ -42,9 +44,9 @@ class BackboneShape:
             num_conv_pos_embeddings=self.position_kernel,
             do_stable_layer_norm=True,
             feat_extract_norm="group",
-            hidden_dropout=0.0,
+            hidden_dropout=self.dropout,
             attention_dropout=0.0,
-            activation_dropout=0.0,
+            activation_dropout=self.dropout,
             feat_proj_dropout=0.0,
             final_dropout=0.0,
             layerdrop=0.0,

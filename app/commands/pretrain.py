@@ -21,6 +21,10 @@ def pretrain_command(
     balance: Annotated[
         float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
     ] = 0.5,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of sublayers, against learning clips by heart.")] = 0.0,
+    masking: Annotated[
+        float | None, typer.Option(min=0, max=0.2, help="Frames that begin a masked span of 10, in the CTC stage.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -36,10 +40,13 @@ def pretrain_command(
     from app.commands.console import errors_told
 
     config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
+    config = replace(config, shape=replace(config.shape, dropout=dropout))
     stages = {
         name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=batch_s, lr=lr)
         for name, stage in config.stages.items()
     }
+    if masking is not None:
+        stages["ctc"] = replace(stages["ctc"], mask_probability=masking)
     args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)
     with errors_told():
         run_processes(pretrain, args, processes)
