@@ -19,7 +19,7 @@ from adapters.bank import Seat
 from adapters.errors import BankFull, EngineError, TonguesError
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency
-from app.engine.runner import Paths
+from app.engine.runner import Result
 from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
@@ -44,7 +44,7 @@ class Lanes:
         self,
         scheduler: Scheduler,
         residency: Residency,
-        forward: Callable[[Batch, Sequence[Seat]], list[Paths]],
+        forward: Callable[[Batch, Sequence[Seat]], Sequence[Result]],
         *,
         count: int,
         on_step: Callable[[Step], None],
@@ -53,7 +53,7 @@ class Lanes:
         self._on_step = on_step
         self._count = count
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
-        self._answers: dict[int, asyncio.Future[Paths]] = {}
+        self._answers: dict[int, asyncio.Future[Result]] = {}
         self._work = asyncio.Event()
         self._long = 0  # lanes that run windows of long recordings
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,9 +76,9 @@ class Lanes:
         """Look at the queue again: there is a new job, or an adapter can be worn that could not."""
         self._work.set()
 
-    def submit(self, job: Job) -> asyncio.Future[Paths]:
-        """Queue ``job``; its paths come when its batch has run."""
-        answer: asyncio.Future[Paths] = asyncio.get_running_loop().create_future()
+    def submit(self, job: Job) -> asyncio.Future[Result]:
+        """Queue ``job``; what its forward gives comes when its batch has run."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._answers[job.id] = answer
         self._scheduler.add(job, time.monotonic())
         self.wake()
@@ -137,21 +137,22 @@ class Lanes:
             job.times_s["started"] = began
         loop = asyncio.get_running_loop()
         try:
-            paths = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats)
+            results = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats)
         except Exception as error:
             log.exception("a forward of %d rows failed", len(batch.jobs))
             await self._fail(lane, batch, error)
             return
-        self._finish(lane, batch, paths, began)
+        self._finish(lane, batch, results, began)
 
-    def _finish(self, lane: int, batch: Batch, paths: list[Paths], began: float) -> None:
+    def _finish(self, lane: int, batch: Batch, results: Sequence[Result], began: float) -> None:
         now = time.monotonic()
-        for job, path in zip(batch.jobs, paths, strict=True):
+        for job, result in zip(batch.jobs, results, strict=True):
             job.times_s["finished"] = now
-            self._answer(job, path)
+            self._answer(job, result)
         log.info(
-            "batch lane=%d jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
+            "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
             lane,
+            batch.part,
             len(batch.jobs),
             batch.rows,
             batch.padded_frames,
@@ -170,7 +171,7 @@ class Lanes:
             known = isinstance(error, TonguesError)
             self._answer(batch.jobs[0], error if known else EngineError(f"the forward failed: {error}"))
 
-    def _answer(self, job: Job, result: Paths | Exception) -> None:
+    def _answer(self, job: Job, result: Result | Exception) -> None:
         answer = self._answers.pop(job.id, None)
         if answer is None or answer.done():
             return
