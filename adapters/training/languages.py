@@ -165,8 +165,10 @@ def _fit(train: Heard, dev: Heard) -> tuple[np.ndarray, np.ndarray]:
         model.fit(scaler.transform(train.states), train.truth)
         loss = -float(np.mean(model.predict_log_proba(scaler.transform(dev.states))[range(len(dev.truth)), dev.truth]))
         if best is None or loss < best[0]:
-            weight = model.coef_ / scaler.scale_
-            best = loss, weight, model.intercept_ - weight @ scaler.mean_
+            weight, bias = model.coef_ / scaler.scale_, model.intercept_
+            if len(weight) == 1:  # of two languages it gives the odds of the second
+                weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+            best = loss, weight, bias - weight @ scaler.mean_
     assert best is not None
     return best[1].astype(np.float32), best[2].astype(np.float32)
 
