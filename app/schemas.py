@@ -90,6 +90,7 @@ class AdapterOut(BaseModel):
     name: str
     language: str | None = None
     default: bool | None = None
+    auto: Annotated[bool | None, Field(description="`lang=auto` can tell its language.")] = None
     method: str | None = None
     parameters: int | None = None
     bytes: int | None = None

@@ -100,6 +100,11 @@ def test_silence_is_of_no_language_in_particular(telling: Live) -> None:
     assert all(0.2 < one["probability"] < 0.45 for one in told["languages"])
 
 
+def test_the_listing_says_which_languages_can_be_told(telling: Live, live: Live) -> None:
+    assert all(adapter["auto"] for adapter in telling.http.get("/adapters").json()["adapters"])
+    assert not any(adapter["auto"] for adapter in live.http.get("/adapters").json()["adapters"])
+
+
 def test_fewer_seats_than_candidates_are_enough(telling_folder: Path, telling: Live) -> None:
     with serving(Settings.read(models=telling_folder, device_slots=1, threads=1)) as narrow:
         for data in clips():
