@@ -45,13 +45,8 @@ class AdapterConfig:
         return min((*self.layers, *self.norm_layers(layer_count)), default=layer_count)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; :meth:`from_dict` reads it back."""
+        """Plain JSON."""
         return {**asdict(self), "layers": list(self.layers), "options": dict(self.options)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> AdapterConfig:
-        """Raises ``ValueError`` or ``TypeError`` where a field is missing, unknown or makes no sense."""
-        return cls(**{**data, "layers": tuple(data["layers"])})
 
 
 def top_layers(layer_count: int, adapted: int) -> tuple[int, ...]:

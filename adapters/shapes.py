@@ -42,10 +42,13 @@ def head_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int,
 def expected_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
     """Every tensor of an adapter on a backbone of ``layer_count`` layers of ``hidden_size``, as on disk.
 
-    Raises ``ValueError`` for a method that nobody knows or layers that the backbone does not have.
+    Raises ``ValueError`` for a method that nobody knows, an option that it does not have, or layers that the backbone
+    does not have.
     """
     if config.method not in METHODS:
         raise ValueError(f"unknown method {config.method!r}; there are {', '.join(sorted(METHODS))}")
+    if unknown := config.options.keys() - set(METHODS[config.method].OPTIONS):
+        raise ValueError(f"the method {config.method!r} has no option {min(unknown)!r}")
     if config.layers and config.layers[-1] >= layer_count:
         raise ValueError(f"layer {config.layers[-1]} is adapted, but the backbone has layers 0 to {layer_count - 1}")
     return {

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -103,6 +103,15 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("pinned")
+    @classmethod
+    def _leave_a_seat(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        slots = info.data.get("device_slots", 0)
+        if slots and len(value) >= slots:
+            text = "{count} adapters are pinned, which must be fewer than the {slots} device slots"
+            raise PydanticCustomError("pinned", text, {"count": len(value), "slots": slots})
+        return value
 
     @model_validator(mode="after")
     def _find_model(self) -> Self:

@@ -1,7 +1,8 @@
 """Methods of adaptation: a file each, and a line in ``METHODS``.
 
-A method is a module with ``PLACES`` (where in a layer it acts), ``shapes`` (its tensors at one place), ``start`` (their
-values before training) and the pair ``one`` and ``many``: one adapter for all rows, and a different one for each row.
+A method is a module with ``PLACES`` (where in a layer it acts), ``OPTIONS`` (names of those it has), ``shapes`` (its
+tensors at one place), ``start`` (their values before training) and the pair ``one`` and ``many``: one adapter for all
+rows, and a different one for each row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Method(Protocol):
     """What a method's module offers; see :mod:`adapters.methods.bottleneck` for the meaning of each."""
 
     PLACES: tuple[str, ...]
+    OPTIONS: tuple[str, ...]
 
     def shapes(self, config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]: ...
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from adapters.config import AdapterConfig
 
 PLACES = ("attention", "feed_forward")
+OPTIONS: tuple[str, ...] = ()
 NORM_EPS = 1e-5
 _START = 1e-4
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from adapters.config import AdapterConfig
 
 PLACES: tuple[str, ...] = ()
+OPTIONS: tuple[str, ...] = ()
 
 
 def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:

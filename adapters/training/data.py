@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -137,9 +137,6 @@ class Augmentation:
         if self.noise and rng.random() < self.noise:
             samples = samples + _noise(samples, rng)
         return samples.astype(np.float32, copy=False)
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def through_telephone(samples: np.ndarray) -> np.ndarray:

@@ -97,6 +97,7 @@ def test_a_loss_reaches_every_tensor_and_nothing_of_the_backbone(encoder):
 @pytest.mark.parametrize(
     ("config", "wrong"),
     [
+        (AdapterConfig("bottleneck", 8, (0,), "none", 4, {"scale": 2}), "'bottleneck' has no option 'scale'"),
         (AdapterConfig("lora-of-old", 8, (0,), "none", 4), "unknown method 'lora-of-old'; there are bottleneck, head"),
         (AdapterConfig("bottleneck", 8, (4,), "none", 4), "layer 4 is adapted, but the backbone has layers 0 to 3"),
     ],

@@ -106,3 +106,11 @@ def test_an_admin_key_from_a_file_that_ends_in_a_line_end(here: Path, monkeypatc
     assert key is not None
     assert key.get_secret_value() == "sixteen letters or more"
     assert "sixteen" not in repr(Settings.read())
+
+
+def test_more_pinned_than_there_are_slots(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(here / "m")
+    monkeypatch.setenv("TONGUES_PINNED", "es, fr")
+    assert Settings.read(models=Path("m"), device_slots=3).pinned == ("es", "fr")
+    with pytest.raises(SettingsError, match=r"2 adapters are pinned.*fewer than the 2 device slots.*TONGUES_PINNED"):
+        Settings.read(models=Path("m"), device_slots=2)
