@@ -15,7 +15,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 
 import torch
@@ -56,7 +56,8 @@ class Bank:
     """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
 
     ``limit``: slots a pool may grow to. Every method may be called from any thread; seats are taken one after the
-    other, and batches are dressed meanwhile. ``turns``: the streams of the device.
+    other, and batches are dressed meanwhile. ``order``: the streams of the device, if they are not
+    to be its own.
     """
 
     hidden_size: int
@@ -64,10 +65,10 @@ class Bank:
     limit: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
-    turns: Turns | None = None
+    order: InitVar[Turns | None] = None
 
-    def __post_init__(self) -> None:
-        self._turns = self.turns or Turns.on(self.device)
+    def __post_init__(self, order: Turns | None) -> None:
+        self.turns = order or Turns.on(self.device)
         self._pools: dict[PoolKey, Pool] = {}
         self._seating = threading.Lock()  # one writer; held while weights are copied
         self._lock = threading.Lock()  # the books: who has which slot; never held while anything is copied
@@ -95,8 +96,7 @@ class Bank:
                         if wider is not None:
                             pool.grow(wider)
                         taken[role] = (key, pool.take())
-                    slot = taken[role]
-                    self._turns.write(slot, partial(pool.write, slot[1], pool.pack(values)))
+                    self.turns.write(taken[role], partial(pool.write, taken[role][1], pool.pack(values)))
             except BaseException:  # no room in the pool, or none on the device
                 with self._lock:
                     for key, slot in taken.values():
@@ -108,19 +108,19 @@ class Bank:
     def unseat(self, seat: Seat) -> None:
         """Free the slots of ``seat``, which no batch may wear any more; what a GPU was given until now may."""
         with self._lock:
-            for key, slot in seat.slots:
-                self._pools[key].give_back(slot)
+            for key, number in seat.slots:
+                self._pools[key].give_back(number)
 
     @contextlib.contextmanager
     def reading(self, seats: Sequence[Seat]) -> Iterator[None]:
         """What the device is given in here wears these seats: their slots are not written again before it has run.
         Needed where they may ever be given back."""
-        with self._turns.reading({slot for seat in seats for slot in seat.slots}):
+        with self.turns.reading({slot for seat in seats for slot in seat.slots}):
             yield
 
     def dress(self, seats: Sequence[Seat]) -> BatchAdapters:
         """What the rows of a batch wear: row i wears ``seats[i]``."""
-        self._turns.ready({slot for seat in seats for slot in seat.slots})
+        self.turns.ready({slot for seat in seats for slot in seat.slots})
         with self._lock:
             return BatchAdapters(
                 rows=len(seats),
@@ -131,24 +131,29 @@ class Bank:
             )
 
     def dress_fixed(self, seats: Sequence[Seat], rows: int) -> FixedAdapters:
-        """The same in operations that do not depend on which slots the rows wear, nor on how many of the pools each: row
-        i of ``rows`` wears ``seats[i]``, and those beyond wear nothing."""
-        self._turns.ready({slot for seat in seats for slot in seat.slots})
-        stacks, numbers = [], []
-        for role in ("method", "norms", "head"):
-            slots: list[Slot | None] = [getattr(seat, role) for seat in seats]
+        """The same in operations that do not depend on which slots the rows wear, nor on which rows wear something of a
+        pool: row i of ``rows`` wears ``seats[i]``, and those beyond wear nothing."""
+        self.turns.ready({slot for seat in seats for slot in seat.slots})
+        numbers: list[list[int]] = []
+
+        def stacks(slots: Sequence[Slot | None]) -> tuple[Stack, ...]:
             keys = sorted({slot[0] for slot in slots if slot is not None}, key=repr)
-            stacks.append(tuple(Stack(key, self._pools[key].views, len(numbers) + i) for i, key in enumerate(keys)))
+            first = len(numbers)
             for key in keys:
                 worn = [slot[1] if slot is not None and slot[0] == key else 0 for slot in slots]
                 numbers.append(worn + [0] * (rows - len(worn)))
-        lowest = min(seat.lowest_layer for seat in seats)
-        placed = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
-        return FixedAdapters(lowest, *stacks, placed)
+            return tuple(Stack(key, self._pools[key].views, first + place) for place, key in enumerate(keys))
+
+        with self._lock:
+            method = stacks([seat.method for seat in seats])
+            norms = stacks([seat.norms for seat in seats])
+            heads = stacks([seat.head for seat in seats])
+        slots = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
+        return FixedAdapters(min(seat.lowest_layer for seat in seats), method, norms, heads, slots)
 
     def _new_pool(self, shapes: Mapping[str, tuple[int, ...]]) -> Pool:
         pool = Pool(shapes, self.limit, self.device, self.dtype)
-        self._turns.seating.wait(self._turns.compute.record())  # where its zeros are being written
+        self.turns.seating.wait(self.turns.compute.record())  # where its zeros are being written
         return pool
 
     def _wanted(

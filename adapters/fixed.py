@@ -1,8 +1,9 @@
-"""What rows wear, in operations that are the same for every batch of a shape: for a GPU, whose graphs are recorded once.
+"""What rows wear, in operations that are the same for every batch of a shape: a GPU's graphs are recorded once.
 
-:class:`~adapters.bank.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the batch.
-Here every pool that any row wears acts on all rows, and rows that wear nothing of it wear its slot 0, which holds zeros:
-a method with zeros for weights leaves a row as it is (:mod:`adapters.methods`). Only the slot numbers change.
+:class:`~adapters.bank.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the
+batch. Here every pool that any row wears acts on all rows, and rows that wear nothing of it wear its slot 0, which
+holds zeros: a method with zeros for weights leaves a row as it is (:mod:`adapters.methods`). Only the slot numbers
+change from batch to batch.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class FixedAdapters:
     @property
     def kind(self) -> Hashable:
         """All that the operations depend on, but for the slots."""
-        return self.lowest_layer, *(tuple(stack.key for stack in part) for part in (self.method, self.norms, self.heads))
+        return self.lowest_layer, *(
+            tuple(stack.key for stack in part) for part in (self.method, self.norms, self.heads)
+        )
 
     def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
         prefix = f"layers.{layer}.{which}."
@@ -73,7 +76,7 @@ class FixedAdapters:
     def head(self, x: Tensor) -> Tensor:
         widest = max(stack.views["head.bias"].shape[1] for stack in self.heads)
         logits = x.new_full((*x.shape[:2], widest), -math.inf)
-        logits[:, :, 0] = 0.0  # a softmax over nothing but -inf is no number
+        logits.select(2, 0).zero_()  # a softmax over nothing but -inf is no number
         for stack in self.heads:
             weight, bias = self._pick(stack, "head.weight"), self._pick(stack, "head.bias")
             part = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))  # (R, T, V)

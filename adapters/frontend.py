@@ -19,6 +19,7 @@ from torch.nn import functional as F
 SAMPLE_RATE = 16_000
 NORMALISE_EPS = 1e-7
 _NARROWEST = 4_000
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 Lengths = tuple[int, ...] | Tensor
 """The valid part of each row: on the host; or (B,) on the device, where shapes are fixed and nothing that the host does
@@ -108,6 +109,11 @@ def few_widths(samples: int) -> int:
     """
     step = math.ceil(math.log(max(samples, _NARROWEST) / _NARROWEST) / math.log(1.06) - 1e-9)
     return max(samples, int(_NARROWEST * 1.06**step))
+
+
+def few_rows(rows: int) -> int:
+    """The next of a series of row counts, up to 128; more are as many as they are."""
+    return next((count for count in _ROWS if count >= rows), rows)
 
 
 def pad(

@@ -56,8 +56,7 @@ class Pool:
         return not self._free
 
     def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """What :meth:`write` copies: all of them, one after the other, on the host; for a GPU in memory that it reads by
-        itself."""
+        """What :meth:`write` copies: all of them, one after the other, on the host, pinned for a GPU."""
         packed = torch.cat([tensors[name].reshape(-1).to("cpu", self._buffer.dtype) for name in self._shapes])
         return packed.pin_memory() if self._buffer.is_cuda else packed
 

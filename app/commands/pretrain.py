@@ -21,7 +21,9 @@ def pretrain_command(
     balance: Annotated[
         float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
     ] = 0.5,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of sublayers, against learning clips by heart.")] = 0.0,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Of sublayers, against learning clips by heart.")
+    ] = 0.0,
     masking: Annotated[
         float | None, typer.Option(min=0, max=0.2, help="Frames that begin a masked span of 10, in the CTC stage.")
     ] = None,
