@@ -85,7 +85,9 @@ class Recogniser:
         self._encoder, self._bank, self._normalised = encoder, bank, normalised
         self._on_gpu = bank.device.type == "cuda"
         self._fixed = self._on_gpu if fixed is None else fixed
-        self._run = run or (Graphs(cuda_recorder(bank.device)) if self._on_gpu else eagerly)
+        if run is None:
+            run = Graphs(cuda_recorder(bank.device)) if self._on_gpu else eagerly
+        self._run = run
 
     def prepare(self, windows: Sequence[Window], rows: Sequence[int]) -> Prepared:
         """Row i is to be window ``rows[i]``. Every window must have at least one frame."""
