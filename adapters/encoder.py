@@ -64,6 +64,18 @@ class Frames:
             lengths = tuple(self.lengths[i] for i in index)
         return replace(self, hidden=self.hidden.index_select(0, chosen), lengths=lengths)
 
+    def row(self, index: int) -> Frames:
+        """One row by itself, (1, T', D) without padding, in memory of its own; where the host knows its length."""
+        assert isinstance(self.lengths, tuple)
+        length = self.lengths[index]
+        return replace(self, hidden=self.hidden[index : index + 1, :length].clone(), lengths=(length,))
+
+    @classmethod
+    def stack(cls, rows: Sequence[Frames]) -> Frames:
+        """Single rows at the same layer, side by side and padded with zeros."""
+        hidden = nn.utils.rnn.pad_sequence([row.hidden[0] for row in rows], batch_first=True)
+        return cls(hidden, tuple(int(row.lengths[0]) for row in rows), rows[0].layer)
+
 
 class Encoder(nn.Module):
     """A wav2vec 2.0, XLS-R, MMS or HuBERT backbone, pre-norm or post-norm, with either front end.

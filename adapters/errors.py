@@ -21,6 +21,7 @@ TonguesError
 ├── PublishConflict          another version is current than the one that was to be replaced
 ├── StoreError               the place where adapters lie cannot be written
 ├── BackboneError            a backbone that cannot be loaded or driven
+├── LanguageHeadError        a language head that cannot be used with this backbone
 ├── BankFull                 no free seat in the bank
 ├── EngineError              the engine cannot take or finish a job
 │   ├── QueueFull            no permit left
@@ -119,6 +120,10 @@ class StoreError(TonguesError):
 
 class BackboneError(TonguesError):
     """A backbone that cannot be loaded or driven."""
+
+
+class LanguageHeadError(TonguesError):
+    """A language head that cannot be used with this backbone."""
 
 
 class BankFull(TonguesError):

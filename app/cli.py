@@ -7,6 +7,7 @@ import typer
 from app.commands.adapters import adapters_command
 from app.commands.data import data_app
 from app.commands.evaluate import evaluate_command
+from app.commands.languages import languages_command
 from app.commands.parameters import parameters_command
 from app.commands.pretrain import pretrain_command
 from app.commands.serve import serve_command
@@ -25,6 +26,7 @@ app.command("adapters")(adapters_command)
 app.add_typer(data_app)
 app.command("pretrain")(pretrain_command)
 app.command("train")(train_command)
+app.command("languages")(languages_command)
 app.command("evaluate")(evaluate_command)
 app.command("parameters")(parameters_command)
 

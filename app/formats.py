@@ -34,11 +34,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Tried:
-    """A language that was tried, and its score: the mean log probability of its frames, 0 at most."""
+    """A language that was tried, and its score: the mean log probability of its frames, 0 at most. ``probability``:
+    that it is the one, where that can be told."""
 
     language: str
     adapter: str
     score: float
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,29 @@ def as_json(told: Told, *, words: bool) -> dict[str, Any]:
         "truncated": told.truncated,
         "request_id": told.request_id,
     }
-    if len(told.tried) > 1:
-        content["languages"] = [
-            {"language": tried.language, "adapter": tried.adapter, "score": round(tried.score, 4)}
-            for tried in told.tried
-        ]
+    content.update(languages(told))
     if words:
         content["words"] = [
             {"text": w.text, "start_s": _time(w.start_s), "end_s": _time(w.end_s), "confidence": _rounded(w.confidence)}
             for w in told.transcript.words
         ]
     return content
+
+
+def languages(told: Told) -> dict[str, Any]:
+    """The languages that were tried, where there were several or any might have been."""
+    if len(told.tried) < 2 and not any(tried.probability is not None for tried in told.tried):
+        return {}
+    each = [
+        {
+            "language": tried.language,
+            "adapter": tried.adapter,
+            "score": round(tried.score, 4),
+            "probability": _rounded(tried.probability),
+        }
+        for tried in told.tried
+    ]
+    return {"languages": each}
 
 
 def as_verbose_json(told: Told) -> dict[str, Any]:
@@ -181,5 +195,5 @@ def _time(seconds: float) -> float:
     return round(seconds, 3)
 
 
-def _rounded(confidence: float | None) -> float | None:
-    return None if confidence is None else round(confidence, 4)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

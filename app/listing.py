@@ -11,6 +11,7 @@ from app.engine.whereabouts import Whereabouts
 from app.schemas import AdapterOut
 
 if TYPE_CHECKING:
+    from adapters.language_head import LanguageHead
     from adapters.registry import RefusedAdapter, RegisteredAdapter, Registry
 
     Where = Callable[[RegisteredAdapter], Whereabouts]
@@ -21,25 +22,25 @@ def on_disk(_: RegisteredAdapter) -> Whereabouts:
     return Whereabouts("stored", "disk")
 
 
-def listing(registry: Registry, whereabouts: Where) -> list[AdapterOut]:
-    """All adapters by name, those among them that cannot be worn."""
+def listing(registry: Registry, whereabouts: Where, head: LanguageHead | None) -> list[AdapterOut]:
+    """All adapters by name, those among them that cannot be worn. ``head`` tells languages."""
     snapshot = registry.snapshot
-    good = [_told(registry, adapter, whereabouts) for adapter in snapshot.adapters.values()]
+    good = [_told(registry, adapter, whereabouts, head) for adapter in snapshot.adapters.values()]
     return sorted([*good, *map(_refused, snapshot.refused)], key=lambda told: told.name)
 
 
-def listed(registry: Registry, whereabouts: Where, name: str) -> AdapterOut:
+def listed(registry: Registry, whereabouts: Where, head: LanguageHead | None, name: str) -> AdapterOut:
     """One of them. Raises :class:`UnknownAdapter`, naming what there is."""
     snapshot = registry.snapshot
     if name in snapshot.adapters:
-        return _told(registry, snapshot.adapters[name], whereabouts)
+        return _told(registry, snapshot.adapters[name], whereabouts, head)
     for refused in snapshot.refused:
         if refused.name == name:
             return _refused(refused)
     raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(snapshot.adapters) or 'none'}")
 
 
-def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where) -> AdapterOut:
+def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, head: LanguageHead | None) -> AdapterOut:
     record = adapter.record
     found = whereabouts(adapter)
     state, reason = found.state, found.reason
@@ -52,6 +53,7 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where) ->
         name=record.name,
         language=record.language,
         default=record.default,
+        auto=head is not None and head.index(record.language) is not None,
         method=record.config.method,
         parameters=parameters,
         bytes=record.weights.size_bytes + record.vocab.size_bytes,

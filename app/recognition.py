@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from anyio import to_thread
 from starlette.requests import Request
 
+from adapters.errors import LanguageRequired
 from app.audio import AudioSource
 from app.errors import BadParameter, ClientGone
 from app.formats import Told, Tried
@@ -18,34 +19,41 @@ from app.service import service_of
 from app.trace import trace_of
 
 if TYPE_CHECKING:
-    from adapters.registry import RegisteredAdapter, Registry
+    from adapters.registry import RegisteredAdapter
     from app.engine.engine import Engine
     from app.engine.hearing import Answer
 
 T = TypeVar("T")
-MOST_CANDIDATES = 4
+MOST_NAMED = 4
 
 
-def choose(registry: Registry, lang: str | None, adapter: str | None) -> tuple[RegisteredAdapter, ...]:
-    """The adapter that is meant, or one for each of several languages, in the versions that are current now.
+def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[RegisteredAdapter, ...]:
+    """The adapter that is meant, or one for each of several languages, in the versions that are current now. None where
+    the language is to be told: ``auto``, or nothing at all.
 
-    Raises :class:`BadParameter` for too many languages, and what :meth:`Registry.resolve` does. ``auto`` counts as no
-    language, since nothing here can tell one from another.
+    Raises :class:`BadParameter` for too many languages, :class:`~adapters.errors.LanguageRequired` where nothing can
+    tell, and what :meth:`Registry.resolve` does.
     """
+    registry = engine.registry
     language = None if lang is None or lang.strip().lower() in ("", "auto") else lang.strip()
     several = [tag.strip() for tag in (language or "").split(",") if tag.strip()]
+    if not several and not adapter and engine.head is not None:
+        return ()
     if len(several) < 2:
-        return (registry.resolve(language=several[0] if several else None, name=adapter or None),)
+        try:
+            return (registry.resolve(language=several[0] if several else None, name=adapter or None),)
+        except LanguageRequired as error:
+            raise LanguageRequired(f"{error} ({engine.no_head})") from None
     if adapter:
         raise BadParameter("one adapter by its name, or several languages, not both", "adapter")
-    if len(several) > MOST_CANDIDATES:
-        raise BadParameter(f"at most {MOST_CANDIDATES} languages, not {len(several)}", "lang")
+    if len(several) > MOST_NAMED:
+        raise BadParameter(f"at most {MOST_NAMED} languages, not {len(several)}", "lang")
     found = [registry.resolve(language=tag) for tag in several]
     return tuple({adapter.name: adapter for adapter in found}.values())
 
 
 async def recognise(request: Request, engine: Engine, adapters: Sequence[RegisteredAdapter], file: BinaryIO) -> Told:
-    """Decode and transcribe ``file``, in the likeliest of ``adapters``.
+    """Decode and transcribe ``file``, in the likeliest of ``adapters``, or of all where there are none.
 
     Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.hear` does, and :class:`ClientGone`,
     by which the engine drops what is left of the work.
@@ -78,7 +86,8 @@ def told_of(answer: Answer, *, truncated: bool, request_id: str) -> Told:
         truncated=truncated,
         request_id=request_id,
         tried=tuple(
-            Tried(ranked.adapter.record.language, ranked.adapter.name, ranked.score) for ranked in answer.ranked
+            Tried(ranked.adapter.record.language, ranked.adapter.name, ranked.score, ranked.probability)
+            for ranked in answer.ranked
         ),
     )
 

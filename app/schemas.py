@@ -31,7 +31,9 @@ class TranscribeQuery(BaseModel):
 
     lang: Annotated[
         str | None,
-        Field(description="A language: `de`, `deu`, `de-AT`, `German`; or several, `de,fr`: the likeliest answers."),
+        Field(
+            description="A language: `de`, `deu`, `de-AT`, `German`; several, `de,fr`, the likeliest answers; `auto`."
+        ),
     ] = None
     adapter: Annotated[str | None, Field(description="One adapter by its name, instead of a language's default.")] = (
         None
@@ -60,11 +62,14 @@ class TriedOut(BaseModel):
     language: str
     adapter: str
     score: Annotated[float, Field(description="Mean log probability of a frame; 0 is certain.")]
+    probability: Annotated[
+        float | None, Field(description="That this is the language; null where the model cannot tell them apart.")
+    ] = None
 
 
 class TranscriptOut(BaseModel):
-    """``words`` where they were asked for, ``segments`` with verbose_json, ``languages`` where several were asked for,
-    the likeliest first."""
+    """``words`` where they were asked for, ``segments`` with verbose_json, ``languages`` where several were asked for
+    or any was, the likeliest first."""
 
     text: str
     language: str
@@ -85,6 +90,7 @@ class AdapterOut(BaseModel):
     name: str
     language: str | None = None
     default: bool | None = None
+    auto: Annotated[bool | None, Field(description="`lang=auto` can tell its language.")] = None
     method: str | None = None
     parameters: int | None = None
     bytes: int | None = None

@@ -44,6 +44,7 @@ def make_engine(settings: Settings) -> Engine:
     config = EngineConfig(
         backbone=settings.models / "backbone",
         stores=settings.adapter_folders,
+        language_head=settings.models / "languages",
         device=device,
         dtype=getattr(torch, dtype),
         lanes=lanes,

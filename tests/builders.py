@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from adapters.adapter import Adapter
 from adapters.backbone import fingerprint, load_backbone
 from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
+from adapters.frontend import pad
+from adapters.language_head import Calibration, LanguageHead, pooled
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 
@@ -117,3 +120,18 @@ def publish_random(
         metrics={"test": {"cer": 0.9, "wer": 1.0}},
         licence="CC0-1.0",
     )
+
+
+def add_language_head(folder: Path, waves: Sequence[np.ndarray], layer: int = 2) -> LanguageHead:
+    """A random head over es, fr and ru beside the backbone of a model folder, which finds all three among ``waves``."""
+    encoder = load_backbone(folder / "backbone")
+    with torch.inference_mode():
+        states = torch.cat([pooled(encoder.trunk(pad([wave]), layer)) for wave in waves])
+    torch.manual_seed(3)
+    weight = torch.randn(3, states.shape[1])
+    weight *= 3.0 / (states @ weight.T).std(dim=0, keepdim=True).T
+    bias = -(states @ weight.T).mean(dim=0)
+    calibration = Calibration(0.5, 2.0, (0.0, 0.1, -0.1))
+    head = LanguageHead(layer, ("es", "fr", "ru"), weight, bias, calibration, fingerprint(folder / "backbone"))
+    head.save(folder / "languages")
+    return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,8 @@ def adapters_command(
 
 def _listed(settings: Settings) -> list[AdapterOut]:
     from adapters.backbone import fingerprint, read_config
+    from adapters.errors import LanguageHeadError
+    from adapters.language_head import load_language_head
     from adapters.registry import Registry
     from adapters.store import AdapterStore
     from app.listing import listing, on_disk
@@ -40,7 +43,12 @@ def _listed(settings: Settings) -> list[AdapterOut]:
     config = read_config(backbone)
     stores = [AdapterStore(folder) for folder in settings.adapter_folders]
     registry = Registry(stores, fingerprint(backbone), config.hidden_size, config.num_hidden_layers)
-    return listing(registry, on_disk)
+    folder, head = settings.models / "languages", None
+    with contextlib.suppress(LanguageHeadError):  # then no language can be told
+        if folder.exists():
+            sizes = {"hidden_size": registry.hidden_size, "layer_count": registry.layer_count}
+            head = load_language_head(folder, fingerprint=registry.fingerprint, **sizes)
+    return listing(registry, on_disk, head)
 
 
 def _print(listed: list[AdapterOut]) -> None:

@@ -46,7 +46,7 @@ async def _transcribed(settings: Settings, path: Path, lang: str | None, adapter
 
     engine = make_engine(settings)
     await engine.start()
-    chosen = choose(engine.registry, lang, adapter)
+    chosen = choose(engine, lang, adapter)
     with path.open("rb") as file, AudioSource(file, max_audio_s=float("inf")) as audio, engine.admit():
         answer = await engine.hear(chosen, audio, request_id=path.name)
     await engine.drain()

@@ -21,19 +21,29 @@ from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.ctc import Transcript
 from adapters.encoder import Encoder
-from adapters.errors import AdapterError, BankFull, DeadlineExceeded, Draining, QueueFull
+from adapters.errors import (
+    AdapterError,
+    BankFull,
+    DeadlineExceeded,
+    Draining,
+    LanguageHeadError,
+    LanguageRequired,
+    QueueFull,
+)
 from adapters.frontend import SAMPLE_RATE
+from adapters.language_head import LanguageHead, load_language_head
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
-from adapters.windows import Window
+from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
+from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
-from app.engine.job import Job
 from app.engine.lanes import Lanes, Step
 from app.engine.publishing import Publishing
-from app.engine.residency import Residency, worn_of
-from app.engine.runner import Paths, Runner
+from app.engine.residency import Residency
+from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
+from app.engine.telling import Telling, among_named, any_language
 from app.engine.whereabouts import Whereabouts
 
 log = logging.getLogger("tongues.engine")
@@ -53,6 +63,7 @@ class Engine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._scheduler = Scheduler(config.budget)
+        self.no_head = "there is no language head beside the backbone, so no language can be told"
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self) -> None:
@@ -69,7 +80,7 @@ class Engine:
         self.ready = True
 
     async def _start(self) -> None:
-        self.encoder, self.registry = await asyncio.to_thread(self._load)
+        self.encoder, self.registry, self.head = await asyncio.to_thread(self._load)
         bank = Bank(
             self.encoder.hidden_size,
             self.encoder.layer_count,
@@ -85,7 +96,7 @@ class Engine:
             on_seated=lambda: self._lanes.wake(),
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
-        runner = Runner(self.encoder, bank, normalised=read_normalised(self.config.backbone))
+        runner = Runner(self.encoder, bank, head=self.head, normalised=read_normalised(self.config.backbone))
         self._lanes = Lanes(
             self._scheduler,
             self.residency,
@@ -135,31 +146,29 @@ class Engine:
     async def hear(
         self, adapters: Sequence[RegisteredAdapter], audio: Iterable[np.ndarray], *, request_id: str
     ) -> Answer:
-        """What ``audio`` (blocks of 16 kHz mono float32) says in that of ``adapters`` that is the likeliest.
+        """What ``audio`` (blocks of 16 kHz mono float32) says in that of ``adapters`` that is the likeliest; without
+        any, in the language that the language head and its candidates tell.
 
         ``request_id`` is no other running request's: jobs are taken back by it. Raises what the iterable raises,
         :class:`~adapters.errors.AdapterError` where an adapter cannot be loaded, :class:`~adapters.errors.BankFull`
-        where there are more than can ever be seated, :class:`~adapters.errors.AudioTooShort`, and
-        :class:`~adapters.errors.DeadlineExceeded`.
+        where there are more than can ever be seated, :class:`~adapters.errors.AudioTooShort`,
+        :class:`~adapters.errors.LanguageRequired`, and :class:`~adapters.errors.DeadlineExceeded`.
         """
         seats = self.config.max_seats - len(self.config.pinned)
         if len(adapters) > seats:
             raise BankFull(f"{len(adapters)} adapters side by side, and there are seats for {seats}")
-        hearing = Hearing(
-            adapters,
-            lambda adapter: self.residency.loaded(worn_of(adapter)),
-            lambda window, left: self._submit(window, left, request_id),
-            self.encoder.geometry,
-            self.config.window,
-            in_flight=self.config.windows_in_flight,
-        )
+        telling = among_named(self.head, adapters) if adapters else self._any_language(seats)
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                with self.holding(*adapters):
-                    try:
-                        return await hearing.answer(audio)
-                    finally:
-                        self._lanes.cancel(request_id)
+                with Hands(self._lanes, self.residency, self.encoder, self._ids, request_id) as hands:
+                    hearing = Hearing(
+                        Candidates(adapters, telling, hands),
+                        hands,
+                        self.encoder.geometry,
+                        self.config.window,
+                        in_flight=self.config.windows_in_flight,
+                    )
+                    return await hearing.answer(audio)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"not finished within {self.config.request_timeout_s:g} s; send shorter audio or try again later"
@@ -197,29 +206,29 @@ class Engine:
         """Windows that wait for a batch."""
         return len(self._scheduler)
 
-    def _submit(self, window: Window, adapters: Sequence[RegisteredAdapter], request_id: str) -> asyncio.Future[Paths]:
-        frames = self.encoder.geometry.frames(window.samples.size)
-        return self._lanes.submit(
-            Job(
-                id=next(self._ids),
-                request_id=request_id,
-                worn=tuple(map(worn_of, adapters)),
-                languages=tuple(adapter.record.language for adapter in adapters),
-                window=window,
-                frames=frames,
-                long=window.keep < frames,  # context on either side: there is more of this recording
-            )
-        )
+    def _any_language(self, seats: int) -> Telling:
+        if self.head is None:
+            raise LanguageRequired(self.no_head)
+        return any_language(self.head, self.registry, most=seats)
 
     # --- start ---
 
-    def _load(self) -> tuple[Encoder, Registry]:
+    def _load(self) -> tuple[Encoder, Registry, LanguageHead | None]:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype)
         stores = [AdapterStore(folder) for folder in config.stores]
-        return encoder, Registry(stores, fingerprint(config.backbone), encoder.hidden_size, encoder.layer_count)
+        sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}
+        registry = Registry(stores, fingerprint(config.backbone), **sizes)
+        head = None
+        if config.language_head is not None and config.language_head.exists():
+            try:
+                head = load_language_head(config.language_head, fingerprint=registry.fingerprint, **sizes)
+            except LanguageHeadError as error:
+                self.no_head = f"no language can be told: {error}"
+                log.error("%s", self.no_head)
+        return encoder, registry, head.to(config.device) if head is not None else None
 
     async def _warm_up(self) -> None:
         """Two seconds of noise through the first adapter that can be worn: kernels chosen, memory touched, before

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from adapters.windows import Window
 
+if TYPE_CHECKING:
+    from adapters.encoder import Frames
+
 Stage = Literal["queued", "batched", "started", "finished"]
+Part = Literal["whole", "trunk", "top"]
 
 
 @dataclass(frozen=True, order=True)
@@ -23,6 +27,7 @@ class Job:
     """A window to transcribe in one adapter, or in several side by side.
 
     ``worn`` and ``languages`` are those of each candidate. ``frames`` is the window's length, context included.
+    ``part``: of the forward; a trunk wears nothing, and a top goes on from what its trunk made, ``begun``.
     ``long``: it is one of several windows of its recording. ``times_s`` holds the clock's reading at each stage reached
     so far.
     """
@@ -34,19 +39,32 @@ class Job:
     window: Window
     frames: int
     long: bool = False
+    part: Part = "whole"
+    begun: Frames | None = None
     times_s: dict[Stage, float] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows that it takes in a batch."""
+        return max(1, len(self.worn))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs for one forward. A job has a row for each of its candidates, one after the other."""
+    """Jobs for one forward, or for the same part of one. A job has a row for each of its candidates, one after the
+    other."""
 
     jobs: tuple[Job, ...]
 
     @property
     def rows(self) -> int:
         """Rows of the top; below it each job is one."""
-        return sum(len(job.worn) for job in self.jobs)
+        return sum(job.rows for job in self.jobs)
+
+    @property
+    def part(self) -> Part:
+        """Of the forward."""
+        return self.jobs[0].part
 
     @property
     def padded_frames(self) -> int:

@@ -21,7 +21,7 @@ from adapters.bank import Seat
 from adapters.errors import BankFull, EngineError, TonguesError
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency
-from app.engine.runner import Paths, Ran
+from app.engine.runner import Ran, Result
 from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
@@ -62,7 +62,7 @@ class Lanes:
         self._count, self._in_flight = count, in_flight
         self._threads = [ThreadPoolExecutor(in_flight, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
         self._turns = [_Turn() for _ in range(count)]
-        self._answers: dict[int, asyncio.Future[Paths]] = {}
+        self._answers: dict[int, asyncio.Future[Result]] = {}
         self._work = asyncio.Event()
         self._long = 0  # batches in flight with windows of long recordings
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,9 +89,9 @@ class Lanes:
         """Look at the queue again: there is a new job, or an adapter can be worn that could not."""
         self._work.set()
 
-    def submit(self, job: Job) -> asyncio.Future[Paths]:
-        """Queue ``job``; its paths come when its batch has run."""
-        answer: asyncio.Future[Paths] = asyncio.get_running_loop().create_future()
+    def submit(self, job: Job) -> asyncio.Future[Result]:
+        """Queue ``job``; what its forward gives comes when its batch has run."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._answers[job.id] = answer
         self._scheduler.add(job, time.monotonic())
         self.wake()
@@ -167,12 +167,13 @@ class Lanes:
 
     def _finish(self, lane: int, batch: Batch, ran: Ran) -> None:
         now = time.monotonic()
-        for job, path in zip(batch.jobs, ran.paths, strict=True):
+        for job, result in zip(batch.jobs, ran.results, strict=True):
             job.times_s["finished"] = now
-            self._answer(job, path)
+            self._answer(job, result)
         log.info(
-            "batch lane=%d jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
+            "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
             lane,
+            batch.part,
             len(batch.jobs),
             batch.rows,
             batch.padded_frames,
@@ -191,7 +192,7 @@ class Lanes:
             known = isinstance(error, TonguesError)
             self._answer(batch.jobs[0], error if known else EngineError(f"the forward failed: {error}"))
 
-    def _answer(self, job: Job, result: Paths | Exception) -> None:
+    def _answer(self, job: Job, result: Result | Exception) -> None:
         answer = self._answers.pop(job.id, None)
         if answer is None or answer.done():
             return

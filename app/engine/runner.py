@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -14,18 +15,26 @@ from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
-from adapters.recognise import Launched, Prepared, Recogniser
+from adapters.language_head import LanguageHead
+from adapters.recognise import Begun
+from adapters.recogniser import Launched, Recogniser
 from app.engine.job import Batch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Paths = tuple[BestPath, ...]
 """Of one job: a path for each of its candidates."""
 
+Result = Paths | Begun
+"""Of one job: what its trunk made, or the paths."""
+
 
 @dataclass(frozen=True)
 class Ran:
-    """The paths of each job, and how long the device took over the batch alone."""
+    """The result of each job, and how long the device took over the batch alone."""
 
-    paths: list[Paths]
+    results: Sequence[Result]
     seconds: float
 
 
@@ -36,7 +45,10 @@ class Runner:
     batch and waits for what comes out, so :attr:`in_flight` callers keep it busy.
     """
 
-    def __init__(self, encoder: Encoder, bank: Bank, *, normalised: bool = True) -> None:
+    def __init__(
+        self, encoder: Encoder, bank: Bank, *, head: LanguageHead | None = None, normalised: bool = True
+    ) -> None:
+        self._head = head
         self._recogniser = Recogniser(encoder, bank, normalised=normalised)
         self._device_thread: ThreadPoolExecutor | None = None
         if bank.device.type == "cuda":
@@ -53,19 +65,39 @@ class Runner:
 
         ``on_half`` is called when the device is halfway through: time to make the next batch.
         """
+        windows = [job.window for job in batch.jobs]
+        if batch.part == "trunk":
+            assert self._head is not None, "nobody begins a trunk that no head reads"
+            begun = self._give(self._recogniser.begin, self._recogniser.prepare(windows), self._head)
+            results: Sequence[Begun] = _collect(begun, on_half)
+            return Ran(results, begun.seconds)
         rows = [number for number, job in enumerate(batch.jobs) for _ in job.worn]
-        launched = self._launch(self._recogniser.prepare([job.window for job in batch.jobs], rows), seats)
-        launched.half.synchronize()
-        on_half()
-        paths = iter(launched.paths())
-        told = [tuple(islice(paths, len(job.worn))) for job in batch.jobs]
-        for job, some in zip(batch.jobs, told, strict=True):
-            for worn, path in zip(job.worn, some, strict=True):
-                if not np.isfinite(path.probabilities).all():
-                    raise AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
-        return Ran(told, launched.seconds)
+        if batch.part == "top":
+            frames = [job.begun for job in batch.jobs if job.begun is not None]
+            heard = self._give(self._recogniser.finish, frames, windows, rows, seats)
+        else:
+            heard = self._give(self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats)
+        return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
 
-    def _launch(self, prepared: Prepared, seats: Sequence[Seat]) -> Launched:
+    def _give(self, launch: Callable[P, T], *given: P.args, **also: P.kwargs) -> T:
+        """Call ``launch`` in the thread of the device."""
         if self._device_thread is None:
-            return self._recogniser.launch(prepared, seats)
-        return self._device_thread.submit(self._recogniser.launch, prepared, seats).result()
+            return launch(*given, **also)
+        return self._device_thread.submit(launch, *given, **also).result()
+
+
+def _collect(launched: Launched[T], on_half: Callable[[], object]) -> T:
+    launched.half.synchronize()
+    on_half()
+    return launched.result()
+
+
+def _by_job(batch: Batch, found: Sequence[BestPath]) -> list[Paths]:
+    """Raises :class:`~adapters.errors.AdapterFormatError` for an adapter whose logits are no numbers."""
+    paths = iter(found)
+    told = [tuple(islice(paths, len(job.worn))) for job in batch.jobs]
+    for job, some in zip(batch.jobs, told, strict=True):
+        for worn, path in zip(job.worn, some, strict=True):
+            if not np.isfinite(path.probabilities).all():
+                raise AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
+    return told

@@ -1,9 +1,9 @@
 """Which windows run together next. Pure code: no torch, no asyncio, and the clock is passed in.
 
 The job that is due first and can be seated leads the batch; others join in the order in which they are due, whatever
-their languages, while the batch stays within its budget of padded frames and no row is less than half as long as the
-longest, since padding is computed like speech. Jobs are due when they come; windows of long recordings a little later,
-so that they give way to short clips and yet wait for no more than that.
+their languages, while the batch stays within its budget of padded frames, all are of the same part of the forward, and
+no row is less than half as long as the longest, since padding is computed like speech. Jobs are due when they come;
+windows of long recordings a little later, so that they give way to short clips and yet wait for no more than that.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Scheduler:
         for job in sorted(self._queue.values(), key=self._due):
             high = max(longest, job.frames)
             low = min(shortest or job.frames, job.frames)
-            more = count + len(job.worn)
+            more = count + job.rows
             if job.long and not long:
+                continue
+            if rows and job.part != rows[0].part:
                 continue
             if rows and (high * more > self.budget.max_frames or more > self.budget.max_rows or low * 2 < high):
                 continue

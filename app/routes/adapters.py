@@ -32,14 +32,14 @@ _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipar
 async def adapters(request: Request) -> AdaptersOut:
     """Every adapter by name. One that cannot be worn is there too, as `failed` with the reason."""
     engine = service_of(request).engine
-    return AdaptersOut(adapters=listing(engine.registry, engine.where))
+    return AdaptersOut(adapters=listing(engine.registry, engine.where, engine.head))
 
 
 @router.get("/{name}", response_model=AdapterOut)
 async def adapter(request: Request, response: Response, name: str) -> AdapterOut:
     """One adapter; its version is the `ETag`."""
     engine = service_of(request).engine
-    told = listed(engine.registry, engine.where, name)
+    told = listed(engine.registry, engine.where, engine.head, name)
     if told.version is not None:
         response.headers["ETag"] = f'"{told.version}"'
     return told

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapters.language import language_name
 from app.errors import BadBody, BadCombination
-from app.formats import PLAIN, Segment, Told, segments
+from app.formats import PLAIN, Segment, Told, languages, segments
 from app.recognition import choose, recognise
 from app.schemas import OpenAIModel, OpenAIModels, OpenAIQuery
 from app.service import service_of
@@ -45,14 +45,14 @@ async def transcriptions(request: Request) -> Response:
         async with receive_upload(request, service.settings) as upload:
             query = _query(upload.fields)
             name = None if query.model == "auto" else query.model
-            adapters = choose(engine.registry, query.language, name)
+            adapters = choose(engine, query.language, name)
             told = await recognise(request, engine, adapters, upload.file)
     return _answer(told, query)
 
 
 @router.get("/models", response_model=OpenAIModels)
 async def models(request: Request) -> OpenAIModels:
-    """The adapters, and `auto`, by which `language` alone decides."""
+    """The adapters, and `auto`: that of `language`, or else of the language that is told from the recording."""
     service = service_of(request)
     names = ["auto", *service.engine.registry.snapshot.adapters]
     return OpenAIModels(data=[_model(name, service.started_at) for name in names])
@@ -165,7 +165,7 @@ def _usage(told: Told) -> dict[str, Any]:
 
 def _ours(told: Told) -> dict[str, Any]:
     """What OpenAI's answer has no word for; its clients keep it."""
-    return {"adapter": told.adapter, "version": told.version, "truncated": told.truncated}
+    return {"adapter": told.adapter, "version": told.version, "truncated": told.truncated, **languages(told)}
 
 
 def _log(confidence: float) -> float:

@@ -40,12 +40,12 @@ async def transcribe(request: Request, query: Annotated[TranscribeQuery, Query()
     """
     service = service_of(request)
     engine = service.engine
-    known = choose(engine.registry, query.lang, query.adapter) if query.lang or query.adapter else ()
+    known = choose(engine, query.lang, query.adapter) if query.lang or query.adapter else ()
     with engine.admit(), engine.holding(*known):
         async with receive_upload(request, service.settings) as upload:
             full = validated(TranscribeQuery, merged(request, upload.fields))
             if not known or (full.lang, full.adapter) != (query.lang, query.adapter):  # the form said more
-                known = choose(engine.registry, full.lang, full.adapter)
+                known = choose(engine, full.lang, full.adapter)
             told = await recognise(request, engine, known, upload.file)
     return _answer(told, full)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import tracemalloc
 
@@ -130,6 +131,7 @@ def test_damage_in_the_middle_is_told_and_the_rest_is_heard() -> None:
         (wav(tone(1.0)[:399]), AudioTooShort),
         (wav(tone(1.0, 48_000)[:1_000], rate=48_000), AudioTooShort),
     ],
+    ids=itertools.count(),  # the bytes hold random serial numbers, and every process must call a test the same
 )
 def test_what_cannot_be_transcribed_is_refused_on_opening(data: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -17,6 +17,9 @@ from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
 from adapters.errors import BankFull
 from adapters.frontend import pad
+from adapters.language_head import Calibration, LanguageHead
+from adapters.recognise import begin, finish, recognise
+from adapters.windows import Window
 from tests.builders import clip, encoder_of, perturbed_adapter, reference
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
@@ -153,3 +156,25 @@ def test_an_untrained_adapter_changes_next_to_nothing(kind):
     adapter.load({**adapter.tensors(), "head.weight": model.lm_head.weight, "head.bias": model.lm_head.bias})
     bare = model(torch.from_numpy(pad(CLIPS[1:2]).samples.numpy())).logits
     assert np.abs((encoder(pad(CLIPS[1:2]), adapter) - bare).numpy()).max() < 1e-3
+
+
+@torch.inference_mode()
+def test_a_forward_in_two_parts_equals_the_whole(encoder, bank, seats):
+    """The trunk of some clips in one batch, then the tops of some of them in another, in an order of their own."""
+    torch.manual_seed(0)
+    count, size = 3, encoder.hidden_size
+    head = LanguageHead(
+        2, ("es", "fr", "ru"), torch.randn(count, 2 * size), torch.zeros(count), Calibration(1.0, 0.0, (0.0,) * 3), ""
+    )
+    windows = [Window(0, one, 3, encoder.geometry.frames(one.size) - 5) for one in CLIPS[:4]]
+    begun = begin(encoder, windows, head)
+    heard = [(3, 0), (3, 5), (1, 3), (0, 0)]  # adapters in the upper half alone
+    which = sorted({number for number, _ in heard}, reverse=True)
+    rows = [which.index(number) for number, _ in heard]
+    worn = bank.dress([seats[adapter] for _, adapter in heard])
+    assert worn.lowest_layer >= head.layer
+    found = finish(encoder, [begun[i].frames for i in which], [windows[i] for i in which], worn, rows)
+    for path, (number, adapter) in zip(found, heard, strict=True):
+        (whole,) = recognise(encoder, [windows[number]], bank.dress([seats[adapter]]))
+        assert path.ids.tolist() == whole.ids.tolist()
+        np.testing.assert_allclose(path.probabilities, whole.probabilities, atol=1e-4, rtol=1e-4)

@@ -7,16 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.windows import Window
-from app.engine.job import Batch, Job, Worn
+from app.engine.job import Batch, Job, Part, Worn
 from app.engine.scheduler import Budget, Scheduler, Seatable
 
 BUDGET = Budget(max_frames=1_000, max_rows=8, max_adapters=3)
 WINDOW = Window(0, np.zeros(1, np.float32), 0, 0)
 
 
-def job(number: int, frames: int, language: str = "e", request: str | None = None) -> Job:
+def job(number: int, frames: int, language: str = "e", request: str | None = None, part: Part = "whole") -> Job:
     languages = tuple(language)
-    return Job(number, request or f"r{number}", tuple(Worn(one, "1") for one in languages), languages, WINDOW, frames)
+    worn = tuple(Worn(one, "1") for one in languages)
+    return Job(number, request or f"r{number}", worn, languages, WINDOW, frames, part=part)
 
 
 def always(want: tuple[Worn, ...]) -> bool:
@@ -97,17 +98,32 @@ def test_a_job_in_several_adapters_has_a_row_for_each_and_waits_for_all():
     assert [j.id for j in batch_of(scheduler, always).jobs] == [2]
 
 
+def test_parts_of_forwards_run_apart_and_a_trunk_is_a_row_that_wears_nothing():
+    scheduler = Scheduler(BUDGET)
+    for number, (languages, part) in enumerate([("", "trunk"), ("ab", "top"), ("", "trunk"), ("a", "whole")]):
+        scheduler.add(job(number, 300, languages, part=part), now=number)  # type: ignore[arg-type]
+    ran = [batch_of(scheduler, always) for _ in range(3)]
+    assert [(batch.part, batch.rows, [j.id for j in batch.jobs]) for batch in ran] == [
+        ("trunk", 2, [0, 2]), ("top", 2, [1]), ("whole", 1, [3])
+    ]  # fmt: skip
+    assert ran[0].padded_frames == 600
+
+
 @given(
     st.lists(
-        st.tuples(st.integers(1, 1_200), st.sets(st.sampled_from("abcdefgh"), min_size=1, max_size=4).map(sorted)),
+        st.tuples(
+            st.integers(1, 1_200),
+            st.sets(st.sampled_from("abcdefgh"), max_size=4).map(sorted),
+            st.sampled_from(["whole", "top"]),
+        ),
         max_size=60,
     ),
     st.sets(st.sampled_from("abcdefgh")),
 )
 def test_every_job_runs_once_within_the_budget(traffic, seated):
     scheduler = Scheduler(BUDGET)
-    for number, (frames, languages) in enumerate(traffic):
-        scheduler.add(job(number, frames, "".join(languages)), now=number)
+    for number, (frames, languages, part) in enumerate(traffic):
+        scheduler.add(job(number, frames, "".join(languages), part=part if languages else "trunk"), now=number)
     ran: list[int] = []
     for _ in range(len(traffic) + 1):
         can = [j for j in scheduler._queue.values() if all(worn.name in seated for worn in j.worn)]
@@ -121,5 +137,6 @@ def test_every_job_runs_once_within_the_budget(traffic, seated):
             assert batch.rows <= BUDGET.max_rows
             assert len(batch.worn) <= BUDGET.max_adapters
         assert min(j.frames for j in batch.jobs) * 2 >= max(j.frames for j in batch.jobs)
+        assert len({j.part for j in batch.jobs}) == 1
         ran += [j.id for j in batch.jobs]
-    assert sorted(ran) == [n for n, (_, languages) in enumerate(traffic) if seated.issuperset(languages)]
+    assert sorted(ran) == [n for n, (_, languages, _) in enumerate(traffic) if seated.issuperset(languages)]

@@ -1,0 +1,86 @@
+"""Telling tones of one language from those of another: fitted, weighed, reported, and read back by what serves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from adapters.backbone import fingerprint, load_backbone
+from adapters.errors import DataError
+from adapters.frontend import pad
+from adapters.language_head import LanguageHead, load_language_head
+from adapters.training.languages import train_language_head
+from adapters.training.manifest import read_manifest, write_manifest
+from app.cli import app
+
+
+@pytest.fixture(scope="module")
+def head(trained) -> LanguageHead:
+    return train_language_head(trained.models, trained.manifest)
+
+
+@torch.inference_mode()
+def test_it_tells_them_apart(head, trained):
+    encoder = load_backbone(trained.models / "backbone")
+    right = 0
+    clips = [clip for clip in read_manifest(trained.manifest) if clip.split == "test"]
+    for clip in clips:
+        samples, _ = soundfile.read(clip.path, dtype="float32")
+        told = head(encoder.trunk(pad([samples]), head.layer))[0]
+        right += head.languages[int(told.argmax())] == clip.language
+    assert right >= 0.75 * len(clips)
+    assert head.report["all"]["head"] == pytest.approx(right / len(clips), abs=1e-4)
+    assert head.report["clips"] == len(clips)
+    assert set(head.report["all"]) == {"head", "score", "both"}
+
+
+def test_it_reads_where_no_adapter_of_the_model_changes_anything(head, trained):
+    layers = [record.config.lowest_layer(2) for record in trained.records.values()]
+    assert head.layer == min(layers) > 0
+
+
+def test_the_score_of_the_candidates_counts_where_the_head_is_of_two_minds(head):
+    even = np.log([0.5, 0.5])
+    surer, doubtful = head.probabilities(even, [0, 1], [-0.1, -0.9]), head.probabilities(even, [0, 1], [-0.5, -0.5])
+    assert head.calibration.score > 0, "a better path speaks for its language"
+    assert surer[0] > doubtful[0]
+
+
+def test_what_is_held_out_is_neither_learnt_nor_weighed(trained):
+    clips = read_manifest(trained.manifest)
+    held = train_language_head(trained.models, trained.manifest, held_out={("es", "odd")})
+    reported = [clip for clip in clips if (clip.language, clip.source) == ("es", "odd") and clip.split != "train"]
+    assert held.report["clips"] == len(reported)
+    with pytest.raises(DataError, match="es/none"):
+        train_language_head(trained.models, trained.manifest, held_out={("es", "none")})
+
+
+def test_one_language_cannot_be_told_from_another(trained, tmp_path):
+    clips = [clip for clip in read_manifest(trained.manifest) if clip.language == "es"]
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    with pytest.raises(DataError, match="at least two languages"):
+        train_language_head(trained.models, tmp_path / "manifest.jsonl")
+
+
+def test_the_command_writes_what_the_service_loads_and_a_report(trained, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    for part in ("backbone", "adapters"):
+        (models / part).symlink_to(trained.models / part)
+    arguments = ["languages", "--models", str(models), "--data", str(trained.manifest)]
+    held = CliRunner().invoke(app, [*arguments, "--hold-out", "es/odd"])
+    assert held.exit_code == 0, held.output
+    assert not (models / "languages").exists(), "a trial changes nothing"
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "head alone" in result.stdout
+    found = load_language_head(
+        models / "languages", fingerprint=fingerprint(models / "backbone"), hidden_size=32, layer_count=2
+    )
+    assert found.languages == ("es", "fr")
+    wrong = CliRunner().invoke(app, [*arguments, "--hold-out", "asterisk"])
+    assert wrong.exit_code == 1
+    assert "LANGUAGE/SOURCE" in wrong.output
