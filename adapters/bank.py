@@ -4,29 +4,35 @@ A *pool* holds tensors of one shape set stacked by slot: one pool for each shape
 each set of norm layers, one a vocabulary class for heads. A 16-wide adapter never pays for a 256-wide one, and a row
 that wears nothing in a pool costs nothing there. An adapter's *seat* names its slot in each pool that it needs.
 
-A slot's contents never change while a seat names it; seating writes only slots that nobody names. Who may take a seat
-back, and when, is decided by whoever counts the references (the engine's residency).
+A slot's contents never change while a seat names it; seating writes only slots that nobody names, on a GPU once the
+last batch that read them has ended there. Who may take a seat back, and when, is decided by whoever counts the
+references (the engine's residency).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.config import AdapterConfig
+from adapters.fixed import FixedAdapters, PoolKey, Stack
+from adapters.frontend import indices
 from adapters.methods import METHODS
 from adapters.pool import Pool
 from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
+from adapters.streams import Turns
 
 HEAD_CLASS = 16
 
-PoolKey = tuple[object, ...]
+Slot = tuple[PoolKey, int]
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,14 @@ class Seat:
 
     config: AdapterConfig
     lowest_layer: int
-    head: tuple[PoolKey, int]
-    method: tuple[PoolKey, int] | None = None
-    norms: tuple[PoolKey, int] | None = None
+    head: Slot
+    method: Slot | None = None
+    norms: Slot | None = None
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot that it names."""
+        return tuple(slot for slot in (self.method, self.norms, self.head) if slot is not None)
 
 
 @dataclass
@@ -45,7 +56,8 @@ class Bank:
     """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
 
     ``limit``: slots a pool may grow to. Every method may be called from any thread; seats are taken one after the
-    other, and batches are dressed meanwhile.
+    other, and batches are dressed meanwhile. ``order``: the streams of the device, if they are not
+    to be its own.
     """
 
     hidden_size: int
@@ -53,8 +65,10 @@ class Bank:
     limit: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    order: InitVar[Turns | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, order: Turns | None) -> None:
+        self.turns = order or Turns.on(self.device)
         self._pools: dict[PoolKey, Pool] = {}
         self._seating = threading.Lock()  # one writer; held while weights are copied
         self._lock = threading.Lock()  # the books: who has which slot; never held while anything is copied
@@ -71,18 +85,18 @@ class Bank:
         Raises :class:`~adapters.errors.BankFull`, with nothing taken.
         """
         wanted = self._wanted(config, tensors)
-        taken: dict[str, tuple[PoolKey, int]] = {}
+        taken: dict[str, Slot] = {}
         with self._seating:
             try:
                 for role, (key, shapes, values) in wanted.items():
-                    pool = self._pools.get(key) or Pool(shapes, self.limit, self.device, self.dtype)
+                    pool = self._pools.get(key) or self._new_pool(shapes)
                     wider = pool.wider() if pool.full else None
                     with self._lock:
                         self._pools[key] = pool
                         if wider is not None:
                             pool.grow(wider)
                         taken[role] = (key, pool.take())
-                    pool.write(taken[role][1], values)
+                    self.turns.write(taken[role], partial(pool.write, taken[role][1], pool.pack(values)))
             except BaseException:  # no room in the pool, or none on the device
                 with self._lock:
                     for key, slot in taken.values():
@@ -92,14 +106,21 @@ class Bank:
         return Seat(config, lowest, taken["head"], taken.get("method"), taken.get("norms"))
 
     def unseat(self, seat: Seat) -> None:
-        """Free the slots of ``seat``, which no batch may wear any more."""
+        """Free the slots of ``seat``, which no batch may wear any more; what a GPU was given until now may."""
         with self._lock:
-            for place in (seat.head, seat.method, seat.norms):
-                if place is not None:
-                    self._pools[place[0]].give_back(place[1])
+            for key, number in seat.slots:
+                self._pools[key].give_back(number)
+
+    @contextlib.contextmanager
+    def reading(self, seats: Sequence[Seat]) -> Iterator[None]:
+        """What the device is given in here wears these seats: their slots are not written again before it has run.
+        Needed where they may ever be given back."""
+        with self.turns.reading({slot for seat in seats for slot in seat.slots}):
+            yield
 
     def dress(self, seats: Sequence[Seat]) -> BatchAdapters:
         """What the rows of a batch wear: row i wears ``seats[i]``."""
+        self.turns.ready({slot for seat in seats for slot in seat.slots})
         with self._lock:
             return BatchAdapters(
                 rows=len(seats),
@@ -108,6 +129,32 @@ class Bank:
                 norms=self._worn([seat.norms for seat in seats]),
                 heads=self._worn([seat.head for seat in seats]),
             )
+
+    def dress_fixed(self, seats: Sequence[Seat], rows: int) -> FixedAdapters:
+        """The same in operations that do not depend on which slots the rows wear, nor on which rows wear something of a
+        pool: row i of ``rows`` wears ``seats[i]``, and those beyond wear nothing."""
+        self.turns.ready({slot for seat in seats for slot in seat.slots})
+        numbers: list[list[int]] = []
+
+        def stacks(slots: Sequence[Slot | None]) -> tuple[Stack, ...]:
+            keys = sorted({slot[0] for slot in slots if slot is not None}, key=repr)
+            first = len(numbers)
+            for key in keys:
+                worn = [slot[1] if slot is not None and slot[0] == key else 0 for slot in slots]
+                numbers.append(worn + [0] * (rows - len(worn)))
+            return tuple(Stack(key, self._pools[key].views, first + place) for place, key in enumerate(keys))
+
+        with self._lock:
+            method = stacks([seat.method for seat in seats])
+            norms = stacks([seat.norms for seat in seats])
+            heads = stacks([seat.head for seat in seats])
+        slots = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
+        return FixedAdapters(min(seat.lowest_layer for seat in seats), method, norms, heads, slots)
+
+    def _new_pool(self, shapes: Mapping[str, tuple[int, ...]]) -> Pool:
+        pool = Pool(shapes, self.limit, self.device, self.dtype)
+        self.turns.seating.wait(self.turns.compute.record())  # where its zeros are being written
+        return pool
 
     def _wanted(
         self, config: AdapterConfig, tensors: Mapping[str, Tensor]
@@ -132,7 +179,7 @@ class Bank:
         assert head_shapes(config, size).keys() == head.keys()
         return wanted
 
-    def _worn(self, places: Sequence[tuple[PoolKey, int] | None]) -> tuple[_WornPool, ...]:
+    def _worn(self, places: Sequence[Slot | None]) -> tuple[_WornPool, ...]:
         rows: dict[PoolKey, list[int]] = {}
         for row, place in enumerate(places):
             if place is not None:
@@ -141,17 +188,14 @@ class Bank:
             _WornPool(
                 key=key,
                 views=self._pools[key].views,
-                rows=None if len(found) == len(places) else self._indices(found),
+                rows=None if len(found) == len(places) else indices(found, self.device),
                 slots=self._slots([places[row][1] for row in found]),  # type: ignore[index]
             )
             for key, found in rows.items()
         )
 
     def _slots(self, slots: list[int]) -> Tensor | int:
-        return slots[0] if len(set(slots)) == 1 else self._indices(slots)
-
-    def _indices(self, values: list[int]) -> Tensor:
-        return torch.tensor(values).to(self.device, non_blocking=True)
+        return slots[0] if len(set(slots)) == 1 else indices(slots, self.device)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.frontend import FrontEnd, Geometry, PaddedAudio, valid_mask
+from adapters.frontend import FrontEnd, Geometry, Lengths, PaddedAudio, indices, valid_mask
 from adapters.shapes import Norm, Place
 
 if TYPE_CHECKING:  # transformers' models take seconds to import, and only who loads one needs them
@@ -49,19 +49,24 @@ class Worn(Protocol):
 
 @dataclass(frozen=True)
 class Frames:
-    """Hidden states on their way up: ``hidden`` (B, T, D), each row's valid frames (host), the next layer to run."""
+    """Hidden states on their way up: ``hidden`` (B, T, D), each row's valid frames, the next layer to run."""
 
     hidden: Tensor
-    lengths: tuple[int, ...]
+    lengths: Lengths
     layer: int
 
-    def rows(self, index: Sequence[int]) -> Frames:
+    def rows(self, index: Sequence[int] | Tensor) -> Frames:
         """The rows ``index``, repeats allowed: one trunk row becomes one row for each candidate language."""
-        chosen = torch.tensor(index).to(self.hidden.device, non_blocking=True)
-        return replace(self, hidden=self.hidden.index_select(0, chosen), lengths=tuple(self.lengths[i] for i in index))
+        chosen = index if isinstance(index, Tensor) else indices(index, self.hidden.device)
+        if isinstance(self.lengths, Tensor):
+            lengths: Lengths = self.lengths.index_select(0, chosen)
+        else:
+            lengths = tuple(self.lengths[i] for i in index)
+        return replace(self, hidden=self.hidden.index_select(0, chosen), lengths=lengths)
 
     def row(self, index: int) -> Frames:
-        """One row by itself, (1, T', D) without padding, in memory of its own."""
+        """One row by itself, (1, T', D) without padding, in memory of its own; where the host knows its length."""
+        assert isinstance(self.lengths, tuple)
         length = self.lengths[index]
         return replace(self, hidden=self.hidden[index : index + 1, :length].clone(), lengths=(length,))
 
@@ -69,7 +74,7 @@ class Frames:
     def stack(cls, rows: Sequence[Frames]) -> Frames:
         """Single rows at the same layer, side by side and padded with zeros."""
         hidden = nn.utils.rnn.pad_sequence([row.hidden[0] for row in rows], batch_first=True)
-        return cls(hidden, tuple(row.lengths[0] for row in rows), rows[0].layer)
+        return cls(hidden, tuple(int(row.lengths[0]) for row in rows), rows[0].layer)
 
 
 class Encoder(nn.Module):

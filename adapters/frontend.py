@@ -19,6 +19,11 @@ from torch.nn import functional as F
 SAMPLE_RATE = 16_000
 NORMALISE_EPS = 1e-7
 _NARROWEST = 4_000
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+Lengths = tuple[int, ...] | Tensor
+"""The valid part of each row: on the host; or (B,) on the device, where shapes are fixed and nothing that the host does
+may depend on a length."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class Geometry:
         found, length = [], samples
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             length = (length - kernel) // stride + 1 if length >= kernel else 0
+            found.append(length)
+        return found
+
+    def lengths_on_device(self, samples: Tensor) -> list[Tensor]:
+        """The same for the rows of (B,) int64, where they lie."""
+        found, length = [], samples
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            length = ((length - kernel) // stride + 1).clamp(min=0)
             found.append(length)
         return found
 
@@ -64,15 +77,18 @@ class PaddedAudio:
     """Windows of several rows in one tensor.
 
     ``samples``: (B, N) float32, zeros behind each row's end. ``lengths``: the valid samples of each row, on the host,
-    so that no step has to ask the device.
+    so that no step has to ask the device. ``ends``: where they are given, (B,) int64 beside ``samples``, they count
+    instead: every mask is then computed on the device, and each row must have at least one frame.
     """
 
     samples: Tensor
     lengths: tuple[int, ...]
+    ends: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PaddedAudio:
         """The same on another device; the copy does not block where the source is pinned."""
-        return PaddedAudio(self.samples.to(device, non_blocking=True), self.lengths)
+        ends = None if self.ends is None else self.ends.to(device, non_blocking=True)
+        return PaddedAudio(self.samples.to(device, non_blocking=True), self.lengths, ends)
 
 
 def normalise(samples: np.ndarray) -> np.ndarray:
@@ -95,27 +111,52 @@ def few_widths(samples: int) -> int:
     return max(samples, int(_NARROWEST * 1.06**step))
 
 
-def pad(windows: Sequence[np.ndarray], *, normalised: bool = True, width: Callable[[int], int] = int) -> PaddedAudio:
+def few_rows(rows: int) -> int:
+    """The next of a series of row counts, up to 128; more are as many as they are."""
+    return next((count for count in _ROWS if count >= rows), rows)
+
+
+def pad(
+    windows: Sequence[np.ndarray],
+    *,
+    normalised: bool = True,
+    width: Callable[[int], int] = int,
+    rows: int | None = None,
+    pinned: bool = False,
+) -> PaddedAudio:
     """Rows of different length -> one :class:`PaddedAudio`.
 
     ``normalised``: bring each window to zero mean and unit variance first (a checkpoint's ``do_normalize``).
-    ``width``: from the longest window's samples to the common width, :func:`few_widths` for instance.
+    ``width``: from the longest window's samples to the common width, :func:`few_widths` for instance. ``rows``: at
+    least so many, the last ones zeros. ``pinned``: in memory that a GPU reads by itself.
     Raises ``ValueError`` for no windows or an empty one: rows without a frame never enter a batch.
     """
     if not windows or any(w.ndim != 1 or not w.size for w in windows):
         raise ValueError("a batch needs at least one window, each of shape (N,) with N > 0")
-    samples = np.zeros((len(windows), width(max(w.size for w in windows))), dtype=np.float32)
+    shape = max(len(windows), rows or 0), width(max(w.size for w in windows))
+    padded = torch.zeros(shape, dtype=torch.float32, pin_memory=pinned)
+    samples = padded.numpy()
     for row, window in enumerate(windows):
         samples[row, : window.size] = normalise(window) if normalised else window
-    return PaddedAudio(torch.from_numpy(samples), tuple(w.size for w in windows))
+    return PaddedAudio(padded, tuple(w.size for w in windows))
 
 
-def valid_mask(lengths: Sequence[int], width: int, device: torch.device | str) -> Tensor | None:
-    """(B, width) bool, True on valid positions; None where every row is full, so that nothing needs a mask."""
+def valid_mask(lengths: Lengths | Sequence[int], width: int, device: torch.device | str) -> Tensor | None:
+    """(B, width) bool, True on valid positions; None where the host knows that every row is full, so that nothing needs
+    a mask."""
+    if isinstance(lengths, Tensor):
+        return torch.arange(width, device=device)[None, :] < lengths[:, None]
     if all(length == width for length in lengths):
         return None
-    ends = torch.tensor(lengths).to(device, non_blocking=True)
-    return torch.arange(width, device=device)[None, :] < ends[:, None]
+    return torch.arange(width, device=device)[None, :] < indices(lengths, device)[:, None]
+
+
+def indices(values: Sequence[int], device: torch.device | str) -> Tensor:
+    """(N,) int64 on ``device``, without the host waiting for the copy."""
+    found = torch.tensor(values, dtype=torch.int64)
+    if torch.device(device).type == "cuda":
+        found = found.pin_memory()
+    return found.to(device, non_blocking=True)
 
 
 def masked_group_norm(x: Tensor, norm: nn.GroupNorm, valid: Tensor | None) -> Tensor:
@@ -149,19 +190,16 @@ class FrontEnd(nn.Module):
         self.feature_projection = feature_projection
         self.geometry = geometry
 
-    def forward(self, audio: PaddedAudio) -> tuple[Tensor, tuple[int, ...]]:
+    def forward(self, audio: PaddedAudio) -> tuple[Tensor, Lengths]:
         """audio (B, N) -> hidden states (B, T, D) and each row's valid frames. Raises ``ValueError`` for a row of
-        fewer samples than one frame needs."""
-        lengths = [self.geometry.lengths(n) for n in audio.lengths]
-        frames = tuple(row[-1] for row in lengths)
-        if min(frames) == 0:
-            raise ValueError(f"a row has {min(audio.lengths)} samples; one frame needs {self.geometry.receptive_field}")
+        fewer samples than one frame needs, where the host knows the lengths."""
+        lengths = self._lengths(audio)
         x = audio.samples[:, None, :].to(self._dtype)  # (B, 1, N)
         for index, layer in enumerate(self.feature_extractor.conv_layers):  # type: ignore[arg-type]
             x = layer.conv(x)  # (B, C, T')
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):
-                x = masked_group_norm(x, norm, valid_mask([row[index] for row in lengths], x.shape[2], x.device))
+                x = masked_group_norm(x, norm, valid_mask(lengths[index], x.shape[2], x.device))
             elif norm is not None:
                 x = norm(x.transpose(1, 2)).transpose(1, 2)
             x = layer.activation(x)
@@ -170,7 +208,16 @@ class FrontEnd(nn.Module):
         if norm is not None:
             x = norm(x)
         x = self.feature_projection.projection(x)  # type: ignore[operator]  # (B, T, D)
-        return self.feature_projection.dropout(x), frames  # type: ignore[operator]
+        return self.feature_projection.dropout(x), lengths[-1]  # type: ignore[operator]
+
+    def _lengths(self, audio: PaddedAudio) -> Sequence[Lengths]:
+        """Each row's valid part after each convolution."""
+        if audio.ends is not None:
+            return self.geometry.lengths_on_device(audio.ends)
+        rows = [self.geometry.lengths(n) for n in audio.lengths]
+        if min(row[-1] for row in rows) == 0:
+            raise ValueError(f"a row has {min(audio.lengths)} samples; one frame needs {self.geometry.receptive_field}")
+        return list(zip(*rows, strict=True))
 
     @property
     def _dtype(self) -> torch.dtype:

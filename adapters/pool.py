@@ -16,8 +16,9 @@ _FIRST_SLOTS = 8
 class Pool:
     """Tensors of one shape set, stacked by slot in one buffer, so that seating is one contiguous copy.
 
-    The buffer grows by doubling up to ``limit`` slots. A batch keeps the views that it started with: growing copies,
-    and what a named slot holds never changes, so both say the same.
+    Slot 0 holds zeros and is never taken: it wears nothing. On a CPU the buffer grows by doubling up to ``limit`` slots
+    besides it. A batch keeps the views that it started with: growing copies, and what a named slot holds never changes,
+    so both say the same. On a GPU it has them all from the start, since recorded graphs know it by its address.
     """
 
     def __init__(
@@ -26,8 +27,9 @@ class Pool:
         self._shapes = dict(shapes)
         self._width = sum(math.prod(shape) for shape in shapes.values())
         self._limit = limit
-        self._buffer = torch.zeros(min(_FIRST_SLOTS, limit), self._width, device=device, dtype=dtype)
-        self._free = list(range(self._buffer.shape[0]))
+        first = min(_FIRST_SLOTS, limit) if device.type == "cpu" else limit
+        self._buffer = torch.zeros(1 + first, self._width, device=device, dtype=dtype)
+        self._free = list(range(1, 1 + first))
         self.views = self._split()
 
     @property
@@ -53,22 +55,24 @@ class Pool:
         """Whether it has to grow first."""
         return not self._free
 
-    def write(self, slot: int, tensors: Mapping[str, Tensor]) -> None:
+    def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What :meth:`write` copies: all of them, one after the other, on the host, pinned for a GPU."""
+        packed = torch.cat([tensors[name].reshape(-1).to("cpu", self._buffer.dtype) for name in self._shapes])
+        return packed.pin_memory() if self._buffer.is_cuda else packed
+
+    def write(self, slot: int, packed: Tensor) -> None:
         """Fill a slot that was taken and that nobody has been told of."""
-        packed = torch.cat([tensors[name].reshape(-1).to(self._buffer.dtype) for name in self._shapes])
-        if self._buffer.is_cuda and not packed.is_cuda:
-            packed = packed.pin_memory()
         self._buffer[slot].copy_(packed, non_blocking=True)
 
     def wider(self) -> Tensor:
         """A buffer with twice the slots and the same contents, for :meth:`grow`. Raises
         :class:`~adapters.errors.BankFull`."""
-        slots = self._buffer.shape[0]
+        slots = self._buffer.shape[0] - 1
         count = min(slots * 2, self._limit)
         if count == slots:
             raise BankFull(f"all {slots} slots of a pool are taken; raise the number of device slots or wait for one")
-        buffer = torch.zeros(count, self._width, device=self._buffer.device, dtype=self._buffer.dtype)
-        buffer[:slots].copy_(self._buffer)
+        buffer = torch.zeros(1 + count, self._width, device=self._buffer.device, dtype=self._buffer.dtype)
+        buffer[: 1 + slots].copy_(self._buffer)
         return buffer
 
     def grow(self, buffer: Tensor) -> None:

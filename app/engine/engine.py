@@ -98,7 +98,12 @@ class Engine:
         )
         runner = Runner(self.encoder, bank, head=self.head, normalised=read_normalised(self.config.backbone))
         self._lanes = Lanes(
-            self._scheduler, self.residency, runner.forward, count=self.config.lanes, on_step=self._on_step
+            self._scheduler,
+            self.residency,
+            runner.forward,
+            count=self.config.lanes,
+            in_flight=runner.in_flight,
+            on_step=self._on_step,
         )
         self._lanes.start()
         self._stops.append(self._lanes.stop)

@@ -1,7 +1,9 @@
 """From the queue to the device and back: each lane takes a batch, runs it on a thread of its own, hands out answers.
 
-A GPU has one lane. A CPU has one for each core, of one thread each: many threads on one small batch wait for each other
-more than they help. Of several lanes windows of long recordings are never in all, so that a short clip finds one.
+A GPU has one lane, with two batches in flight: when half of one has run the next is made, out of what has come until
+then, and given to the device before that is idle. A CPU has one for each core, of one thread and one batch each: many
+threads on one small batch wait for each other more than they help. Of several lanes windows of long recordings are
+never in all, so that a short clip finds one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from adapters.bank import Seat
 from adapters.errors import BankFull, EngineError, TonguesError
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency
-from app.engine.runner import Result
+from app.engine.runner import Ran, Result
 from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
@@ -27,15 +29,20 @@ log = logging.getLogger("tongues.engine")
 
 @dataclass(frozen=True)
 class Step:
-    """What one forward did, for logs and metrics."""
+    """What one forward did, for logs and metrics. ``seconds``: of the device, for this batch alone."""
 
     batch: Batch
     seconds: float
     lane: int = 0
 
 
+Forward = Callable[[Batch, Sequence[Seat], Callable[[], object]], Ran]
+"""Runs a batch whose row i wears seat i, and calls back, in its own thread, when half of it is done."""
+
+
 class Lanes:
-    """``count`` lanes over one queue. ``forward`` runs a batch whose row i wears seat i, on a lane's thread.
+    """``count`` lanes over one queue, each with up to ``in_flight`` batches, each of which has a thread of its own for
+    ``forward``.
 
     Everything else runs on the event loop that :meth:`start` was called from.
     """
@@ -44,23 +51,29 @@ class Lanes:
         self,
         scheduler: Scheduler,
         residency: Residency,
-        forward: Callable[[Batch, Sequence[Seat]], Sequence[Result]],
+        forward: Forward,
         *,
         count: int,
+        in_flight: int = 1,
         on_step: Callable[[Step], None],
     ) -> None:
         self._scheduler, self._residency, self._forward = scheduler, residency, forward
         self._on_step = on_step
-        self._count = count
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
+        self._count, self._in_flight = count, in_flight
+        self._threads = [ThreadPoolExecutor(in_flight, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
+        self._turns = [_Turn() for _ in range(count)]
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._work = asyncio.Event()
-        self._long = 0  # lanes that run windows of long recordings
+        self._long = 0  # batches in flight with windows of long recordings
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Run from now on."""
-        self._tasks = [asyncio.create_task(self._run(lane), name=f"lane-{lane}") for lane in range(self._count)]
+        self._tasks = [
+            asyncio.create_task(self._run(lane), name=f"lane-{lane}")
+            for lane in range(self._count)
+            for _ in range(self._in_flight)
+        ]
 
     async def stop(self) -> None:
         """Take no further batch."""
@@ -98,19 +111,26 @@ class Lanes:
     # --- one lane ---
 
     async def _run(self, lane: int) -> None:
+        """One of those that take turns to make the lane's batches."""
+        turn = self._turns[lane]
         while True:
+            await turn.free.wait()
             await self._work.wait()
+            if not turn.free.is_set():  # another one has made a batch meanwhile
+                continue
             batch = self._next_batch()
             if batch is None:
                 self._work.clear()
                 continue
+            turn.take(batch)
             try:
-                await self._step(lane, batch)
+                await self._step(lane, batch, partial(turn.leave, batch))
             except Exception as error:  # of who watches the steps, say: the lane outlives it, and nobody waits in vain
                 log.exception("after a forward of %d rows", batch.rows)
                 for job in batch.jobs:
                     self._answer(job, EngineError(f"something went wrong beside the forward: {error}"))
             finally:
+                turn.leave(batch)
                 self._long -= batch.long
                 for job in batch.jobs:
                     self._residency.release(job.worn, time.monotonic())
@@ -128,25 +148,26 @@ class Lanes:
         return batch
 
     def _room_for_long(self) -> bool:
-        return self._long < max(1, self._count - 1)
+        return self._long < max(1, self._count - 1) * self._in_flight
 
-    async def _step(self, lane: int, batch: Batch) -> None:
+    async def _step(self, lane: int, batch: Batch, on_half: Callable[[], None] = lambda: None) -> None:
         seats = [self._residency.seat(worn) for job in batch.jobs for worn in job.worn]
         began = time.monotonic()
         for job in batch.jobs:
             job.times_s["started"] = began
         loop = asyncio.get_running_loop()
+        tell = partial(loop.call_soon_threadsafe, on_half)
         try:
-            results = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats)
+            ran = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats, tell)
         except Exception as error:
             log.exception("a forward of %d rows failed", len(batch.jobs))
             await self._fail(lane, batch, error)
             return
-        self._finish(lane, batch, results, began)
+        self._finish(lane, batch, ran)
 
-    def _finish(self, lane: int, batch: Batch, results: Sequence[Result], began: float) -> None:
+    def _finish(self, lane: int, batch: Batch, ran: Ran) -> None:
         now = time.monotonic()
-        for job, result in zip(batch.jobs, results, strict=True):
+        for job, result in zip(batch.jobs, ran.results, strict=True):
             job.times_s["finished"] = now
             self._answer(job, result)
         log.info(
@@ -157,10 +178,10 @@ class Lanes:
             batch.rows,
             batch.padded_frames,
             ",".join(batch.languages),
-            now - began,
+            ran.seconds,
             ",".join(job.request_id for job in batch.jobs),
         )
-        self._on_step(Step(batch, now - began, lane))
+        self._on_step(Step(batch, ran.seconds, lane))
 
     async def _fail(self, lane: int, batch: Batch, error: Exception) -> None:
         """One row may be to blame: run each alone, and fail only those that fail alone."""
@@ -179,3 +200,23 @@ class Lanes:
             answer.set_exception(result)
         else:
             answer.set_result(result)
+
+
+class _Turn:
+    """Whose batch the next one of a lane has to wait for, until half of it has run."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.free.set()
+        self._batch: Batch | None = None
+
+    def take(self, batch: Batch) -> None:
+        """The next batch waits for this one."""
+        self._batch = batch
+        self.free.clear()
+
+    def leave(self, batch: Batch) -> None:
+        """Not for this one any more, if it did."""
+        if self._batch is batch:
+            self._batch = None
+            self.free.set()

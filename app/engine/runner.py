@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
+from typing import ParamSpec, TypeVar
 
 import numpy as np
+import torch
 
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
 from adapters.language_head import LanguageHead
-from adapters.recognise import Begun, begin, finish, recognise
+from adapters.recognise import Begun
+from adapters.recogniser import Launched, Recogniser
 from app.engine.job import Batch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Paths = tuple[BestPath, ...]
 """Of one job: a path for each of its candidates."""
@@ -22,28 +30,66 @@ Result = Paths | Begun
 """Of one job: what its trunk made, or the paths."""
 
 
+@dataclass(frozen=True)
+class Ran:
+    """The result of each job, and how long the device took over the batch alone."""
+
+    results: Sequence[Result]
+    seconds: float
+
+
 class Runner:
-    """One forward a call, from any thread. ``normalised``: the checkpoint's ``do_normalize``."""
+    """One forward a call, from any thread. ``normalised``: the checkpoint's ``do_normalize``.
+
+    On a CPU the caller's thread is the device. A GPU has a thread that gives it its work; the caller's prepares the
+    batch and waits for what comes out, so :attr:`in_flight` callers keep it busy.
+    """
 
     def __init__(
         self, encoder: Encoder, bank: Bank, *, head: LanguageHead | None = None, normalised: bool = True
     ) -> None:
-        self._encoder, self._bank, self._head, self._normalised = encoder, bank, head, normalised
+        self._head = head
+        self._recogniser = Recogniser(encoder, bank, normalised=normalised)
+        self._device_thread: ThreadPoolExecutor | None = None
+        if bank.device.type == "cuda":
+            self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+            torch.backends.cudnn.allow_tf32 = False  # who asks for float32 asks for its digits
 
-    def forward(self, batch: Batch, seats: Sequence[Seat]) -> Sequence[Result]:
-        """Row i wears ``seats[i]``; the paths come back without the context of their windows."""
+    @property
+    def in_flight(self) -> int:
+        """Batches that a device has use for at a time: on a GPU one that runs and one that is next."""
+        return 1 if self._device_thread is None else 2
+
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None) -> Ran:
+        """Row i wears ``seats[i]``; the paths come back without the context of their windows.
+
+        ``on_half`` is called when the device is halfway through: time to make the next batch.
+        """
         windows = [job.window for job in batch.jobs]
         if batch.part == "trunk":
             assert self._head is not None, "nobody begins a trunk that no head reads"
-            return begin(self._encoder, windows, self._head, normalised=self._normalised)
+            begun = self._give(self._recogniser.begin, self._recogniser.prepare(windows), self._head)
+            results: Sequence[Begun] = _collect(begun, on_half)
+            return Ran(results, begun.seconds)
         rows = [number for number, job in enumerate(batch.jobs) for _ in job.worn]
-        worn = self._bank.dress(seats)
         if batch.part == "top":
-            begun = [job.begun for job in batch.jobs if job.begun is not None]
-            found = finish(self._encoder, begun, windows, worn, rows)
+            frames = [job.begun for job in batch.jobs if job.begun is not None]
+            heard = self._give(self._recogniser.finish, frames, windows, rows, seats)
         else:
-            found = recognise(self._encoder, windows, worn, normalised=self._normalised, rows=rows)
-        return _by_job(batch, found)
+            heard = self._give(self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats)
+        return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
+
+    def _give(self, launch: Callable[P, T], *given: P.args, **also: P.kwargs) -> T:
+        """Call ``launch`` in the thread of the device."""
+        if self._device_thread is None:
+            return launch(*given, **also)
+        return self._device_thread.submit(launch, *given, **also).result()
+
+
+def _collect(launched: Launched[T], on_half: Callable[[], object]) -> T:
+    launched.half.synchronize()
+    on_half()
+    return launched.result()
 
 
 def _by_job(batch: Batch, found: Sequence[BestPath]) -> list[Paths]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from adapters.frontend import Geometry, few_widths, masked_group_norm, normalise, pad, valid_mask
+from adapters.frontend import Geometry, few_rows, few_widths, masked_group_norm, normalise, pad, valid_mask
 from tests.builders import clip
 
 BASE = Geometry((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
@@ -46,6 +46,13 @@ def test_frames_are_those_that_the_convolutions_give(geometry_and_model):
     for samples in (geometry.receptive_field, geometry.receptive_field + 1, geometry.samples(2), 1999, 3200):
         with torch.inference_mode():
             assert model.feature_extractor(torch.zeros(1, samples)).shape[2] == geometry.frames(samples)
+
+
+@given(samples=st.lists(st.integers(0, 200_000), min_size=1))
+def test_lengths_on_the_device_are_those_of_the_host(geometry_and_model, samples):
+    geometry, _ = geometry_and_model
+    found = torch.stack(geometry.lengths_on_device(torch.tensor(samples)), dim=1)
+    assert found.tolist() == [geometry.lengths(one) for one in samples]
 
 
 @given(frames=st.integers(1, 5_000))
@@ -155,3 +162,22 @@ def test_what_lies_behind_an_end_is_never_read():
     other = masked_group_norm(x.nan_to_num(-3.0), norm, valid_mask((4, 9), 9, "cpu"))
     torch.testing.assert_close(found, other, atol=0, rtol=0)
     torch.testing.assert_close(found[0, :, 4:], norm.bias[:, None].expand(3, 5))
+
+
+def test_row_counts_are_few_and_never_too_small():
+    found = [few_rows(rows) for rows in range(1, 129)]
+    assert all(rows <= count <= 1.5 * rows for rows, count in enumerate(found, start=1))
+    assert len(set(found)) == 14
+    assert few_rows(200) == 200
+
+
+def test_masks_of_lengths_on_the_device_are_those_of_the_host():
+    lengths = (2, 3, 5)
+    mask = valid_mask(torch.tensor(lengths), 5, "cpu")
+    expected = valid_mask(lengths, 5, "cpu")
+    assert mask is not None
+    assert expected is not None
+    assert torch.equal(mask, expected)
+    full = valid_mask(torch.tensor((5, 5)), 5, "cpu")
+    assert full is not None, "no shortcut"
+    assert full.all()

@@ -58,9 +58,9 @@ async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(conf
         await engine.transcribe(engine.registry.resolve(language=language), [clip(1.0)], request_id=language)
     forward, queued = engine._lanes._forward, threading.Event()
 
-    def once_all_have_come(batch, seats):
+    def once_all_have_come(batch, seats, on_half):
         assert queued.wait(30)
-        return forward(batch, seats)
+        return forward(batch, seats, on_half)
 
     engine._lanes._forward = once_all_have_come
     asked = [(("es", "fr", "ru")[i % 3], clip(2.0 + 0.1 * i, seed=i)) for i in range(12)]
@@ -239,10 +239,10 @@ async def test_one_bad_row_does_not_fail_its_neighbours(config, monkeypatch):
     engine = await started(config)
     forward = engine._lanes._forward
 
-    def picky(batch, seats):
+    def picky(batch, seats, on_half):
         if any(job.request_id == "bad" for job in batch.jobs):
             raise RuntimeError("out of memory")
-        return forward(batch, seats)
+        return forward(batch, seats, on_half)
 
     monkeypatch.setattr(engine._lanes, "_forward", picky)
     adapter = engine.registry.resolve(language="es")

@@ -1,0 +1,91 @@
+"""What rows wear, in operations that are the same for every batch of a shape: a GPU's graphs are recorded once.
+
+:class:`~adapters.bank.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the
+batch. Here every pool that any row wears acts on all rows, and rows that wear nothing of it wear its slot 0, which
+holds zeros: a method with zeros for weights leaves a row as it is (:mod:`adapters.methods`). Only the slot numbers
+change from batch to batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters.methods import METHODS
+from adapters.shapes import Norm, Place
+
+PoolKey = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The tensors of one pool, stacked by slot, and the row of :attr:`FixedAdapters.slots` that is about it."""
+
+    key: PoolKey
+    views: Mapping[str, Tensor]
+    row: int
+
+
+@dataclass(frozen=True)
+class FixedAdapters:
+    """What each row of one batch wears. Implements :class:`~adapters.encoder.Worn`, ``x`` being (R, T, D).
+
+    ``slots``: (pools, R) int64 on the device, 0 for nothing. Row i of every result equals that of
+    :class:`~adapters.bank.BatchAdapters`; of a row that wears no head, token 0 is certain.
+    """
+
+    lowest_layer: int
+    method: tuple[Stack, ...]
+    norms: tuple[Stack, ...]
+    heads: tuple[Stack, ...]
+    slots: Tensor
+
+    @property
+    def kind(self) -> Hashable:
+        """All that the operations depend on, but for the slots."""
+        return self.lowest_layer, *(
+            tuple(stack.key for stack in part) for part in (self.method, self.norms, self.heads)
+        )
+
+    def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
+        prefix = f"layers.{layer}.{which}."
+        stacks = [stack for stack in self.norms if f"{prefix}weight" in stack.views]
+        if not stacks:
+            return base(x)  # type: ignore[no-any-return]
+        scale, shift = base.weight.expand(x.shape[0], -1), base.bias.expand(x.shape[0], -1)  # (R, D)
+        for stack in stacks:
+            wears = self._wears(stack)[:, None]
+            scale = torch.where(wears, self._pick(stack, f"{prefix}weight"), scale)
+            shift = torch.where(wears, self._pick(stack, f"{prefix}bias"), shift)
+        return torch.addcmul(shift[:, None], F.layer_norm(x, base.normalized_shape, eps=base.eps), scale[:, None])
+
+    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
+        prefix = f"layers.{layer}.{place}."
+        for stack in self.method:
+            names = [name for name in stack.views if name.startswith(prefix)]
+            if names:
+                weights = {name.removeprefix(prefix): self._pick(stack, name) for name in names}
+                x = METHODS[str(stack.key[0])].many(x, weights)
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        widest = max(stack.views["head.bias"].shape[1] for stack in self.heads)
+        logits = x.new_full((*x.shape[:2], widest), -math.inf)
+        logits.select(2, 0).zero_()  # a softmax over nothing but -inf is no number
+        for stack in self.heads:
+            weight, bias = self._pick(stack, "head.weight"), self._pick(stack, "head.bias")
+            part = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))  # (R, T, V)
+            part = F.pad(part, (0, widest - part.shape[2]), value=-math.inf)
+            logits = torch.where(self._wears(stack)[:, None, None], part, logits)
+        return logits
+
+    def _wears(self, stack: Stack) -> Tensor:
+        return self.slots[stack.row] > 0  # (R,)
+
+    def _pick(self, stack: Stack, name: str) -> Tensor:
+        return stack.views[name].index_select(0, self.slots[stack.row])

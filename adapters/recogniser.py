@@ -1,0 +1,189 @@
+"""Batches for a device, each in three parts: the host prepares it, the device is given it, the host collects.
+
+On a GPU the next batch is prepared and given while one runs, and nothing that is given waits for the device. There all
+shapes are of a few, and what the operations depend on lies on the device (:mod:`adapters.fixed`), so that graphs can be
+recorded of them (:mod:`adapters.graphs`). On a CPU what is given has run when the call returns. What comes out is what
+:mod:`adapters.recognise` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adapters.bank import Bank, Seat
+from adapters.ctc import BestPath, best_tokens
+from adapters.encoder import Encoder, Frames, Worn
+from adapters.fixed import FixedAdapters
+from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, pad
+from adapters.graphs import Graphs, Run, cuda_recorder, eagerly
+from adapters.language_head import LanguageHead
+from adapters.recognise import Begun
+from adapters.streams import Event
+from adapters.windows import Window
+
+T = TypeVar("T", covariant=True)
+
+
+@dataclass(frozen=True)
+class Launched(Generic[T]):
+    """What the device was given. ``read`` makes the result out of the host's memory, once ``done`` has passed."""
+
+    read: Callable[[], T]
+    began: Event
+    half: Event
+    done: Event
+
+    def result(self) -> T:
+        """Wait for the device. Raises what failed there."""
+        self.done.synchronize()
+        return self.read()
+
+    @property
+    def seconds(self) -> float:
+        """The device's own time, without that in which it was busy with the batch before; after :meth:`result`."""
+        return self.began.elapsed_time(self.done) / 1e3
+
+
+class Recogniser:
+    """An encoder and a bank of one device. :meth:`prepare` from any thread; what gives work to a GPU from one.
+
+    ``normalised``: the checkpoint's ``do_normalize``. ``fixed``: few shapes and no operation that depends on the batch,
+    as on a GPU. ``run``: how those are run, there by graphs.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        bank: Bank,
+        *,
+        normalised: bool = True,
+        fixed: bool | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self._encoder, self._bank, self._normalised = encoder, bank, normalised
+        self._on_gpu = bank.device.type == "cuda"
+        self._fixed = self._on_gpu if fixed is None else fixed
+        if run is None:
+            run = Graphs(cuda_recorder(bank.device)) if self._on_gpu else eagerly
+        self._run = run
+
+    def prepare(self, windows: Sequence[Window]) -> PaddedAudio:
+        """The host's part of what begins with audio. Every window must have at least one frame."""
+        samples = [window.samples for window in windows]
+        if not self._fixed:
+            return pad(samples, normalised=self._normalised)
+        count = few_rows(len(windows))
+        audio = pad(samples, normalised=self._normalised, width=few_widths, rows=count, pinned=self._on_gpu)
+        one_frame = self._encoder.geometry.receptive_field  # rows of zeros, but never rows of nothing
+        ends = torch.tensor([*audio.lengths, *[one_frame] * (count - len(windows))])
+        return replace(audio, ends=ends.pin_memory() if self._on_gpu else ends)
+
+    @torch.inference_mode()
+    def whole(
+        self, audio: PaddedAudio, windows: Sequence[Window], rows: Sequence[int], seats: Sequence[Seat]
+    ) -> Launched[list[BestPath]]:
+        """All of a batch; row i is ``windows[rows[i]]`` and wears ``seats[i]``."""
+        began = self._now()
+        with self._bank.reading(seats):
+            worn = self._dress(seats)
+            frames = self._trunk(audio.to(self._bank.device), worn.lowest_layer)
+            return self._rest(frames, windows, rows, worn, began)
+
+    @torch.inference_mode()
+    def begin(self, audio: PaddedAudio, head: LanguageHead) -> Launched[list[Begun]]:
+        """The layers below the language head, and what it says of each window."""
+        began = self._now()
+        frames = self._trunk(audio.to(self._bank.device), head.layer)
+        half = self._now()
+        told = self._to_host(head(frames))
+        known = replace(frames, lengths=tuple(map(self._encoder.geometry.frames, audio.lengths)))
+        rows = [known.row(row) for row in range(len(audio.lengths))]
+        return Launched(partial(_begun, rows, told), began, half, self._now())
+
+    @torch.inference_mode()
+    def finish(
+        self, begun: Sequence[Frames], windows: Sequence[Window], rows: Sequence[int], seats: Sequence[Seat]
+    ) -> Launched[list[BestPath]]:
+        """The rest of what :meth:`begin` began: ``begun[i]`` is of ``windows[i]``; else as :meth:`whole`. Raises
+        ``ValueError`` where something is worn below."""
+        began = self._now()
+        with self._bank.reading(seats):
+            return self._rest(self._stack(begun), windows, rows, self._dress(seats), began)
+
+    def _rest(
+        self, frames: Frames, windows: Sequence[Window], rows: Sequence[int], worn: Worn, began: Event
+    ) -> Launched[list[BestPath]]:
+        half = self._now()
+        if list(rows) != list(range(len(windows))):
+            frames = frames.rows(self._index(rows))
+        ids, probabilities = (self._to_host(tensor) for tensor in self._top(frames, worn))
+        own = [slice(windows[row].skip, windows[row].skip + windows[row].keep) for row in rows]
+        return Launched(partial(_paths, ids, probabilities, own), began, half, self._now())
+
+    def _trunk(self, audio: PaddedAudio, layers: int) -> Frames:
+        if audio.ends is None:
+            return self._encoder.trunk(audio, layers)
+
+        def trunk(samples: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+            frames = self._encoder.trunk(PaddedAudio(samples, (), ends), layers)
+            assert isinstance(frames.lengths, Tensor)
+            return frames.hidden, frames.lengths
+
+        hidden, lengths = self._run(("trunk", layers), trunk, (audio.samples, audio.ends))
+        return Frames(hidden, lengths, layers)
+
+    def _top(self, frames: Frames, worn: Worn) -> tuple[Tensor, ...]:
+        if not isinstance(worn, FixedAdapters):
+            return best_tokens(self._encoder.top(frames, worn))
+
+        def top(hidden: Tensor, lengths: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+            given = Frames(hidden, lengths, frames.layer)
+            return best_tokens(self._encoder.top(given, replace(worn, slots=slots)))
+
+        assert isinstance(frames.lengths, Tensor)
+        return self._run(("top", frames.layer, worn.kind), top, (frames.hidden, frames.lengths, worn.slots))
+
+    def _stack(self, begun: Sequence[Frames]) -> Frames:
+        frames = Frames.stack(begun)
+        if not self._fixed:
+            return frames
+        assert isinstance(frames.lengths, tuple)
+        geometry, (count, longest) = self._encoder.geometry, frames.hidden.shape[:2]
+        rows, width = few_rows(count), geometry.frames(few_widths(geometry.samples(longest)))
+        lengths = indices([*frames.lengths, *[1] * (rows - count)], self._bank.device)
+        return Frames(F.pad(frames.hidden, (0, 0, 0, width - longest, 0, rows - count)), lengths, frames.layer)
+
+    def _dress(self, seats: Sequence[Seat]) -> Worn:
+        return self._bank.dress_fixed(seats, few_rows(len(seats))) if self._fixed else self._bank.dress(seats)
+
+    def _index(self, rows: Sequence[int]) -> Sequence[int] | Tensor:
+        if not self._fixed:
+            return rows
+        return indices([*rows, *[0] * (few_rows(len(rows)) - len(rows))], self._bank.device)
+
+    def _now(self) -> Event:
+        return self._bank.turns.compute.record()
+
+    def _to_host(self, tensor: Tensor) -> Tensor:
+        if not self._on_gpu:
+            return tensor
+        return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def _paths(ids: Tensor, probabilities: Tensor, own: Sequence[slice]) -> list[BestPath]:
+    """(R', T) each, R' at least as many as there are rows -> each row's own frames, in memory of their own."""
+    found = zip(ids.numpy(), probabilities.numpy(), own, strict=False)
+    return [BestPath(row[kept].copy(), sure[kept].copy()) for row, sure, kept in found]
+
+
+def _begun(rows: Sequence[Frames], told: Tensor) -> list[Begun]:
+    log_probabilities: np.ndarray = told.numpy()
+    return [Begun(frames, log_probabilities[row].copy()) for row, frames in enumerate(rows)]

@@ -1,0 +1,153 @@
+"""Batches in three parts, in few shapes, recorded and replayed, against the one call that evaluation makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapters.bank import Bank, Seat
+from adapters.config import AdapterConfig, top_layers
+from adapters.encoder import Encoder
+from adapters.graphs import Graphs, Tensors, eagerly
+from adapters.language_head import Calibration, LanguageHead
+from adapters.recognise import begin, recognise
+from adapters.recogniser import Recogniser
+from adapters.windows import Window
+from tests.adapters.test_graphs import Recorder
+from tests.builders import clip, encoder_of, perturbed_adapter, reference
+
+CONFIGS = [
+    AdapterConfig("bottleneck", 16, top_layers(4, 2), "adapted", 24),
+    AdapterConfig("bottleneck", 8, top_layers(4, 3), "all", 40),
+    AdapterConfig("head", 0, (), "none", 33),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return encoder_of(reference("wav2vec2-pre-norm-group"))
+
+
+def seated(encoder: Encoder, device: str = "cpu") -> tuple[Bank, list[Seat]]:
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=4, device=torch.device(device))
+    adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(CONFIGS)]
+    return bank, [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
+
+
+def windows(encoder: Encoder, *seconds: float) -> list[Window]:
+    """Some with context, which is not theirs."""
+    found = []
+    for number, length in enumerate(seconds):
+        samples = clip(length, seed=number)
+        frames = encoder.geometry.frames(samples.size)
+        found.append(Window(number, samples, number, frames - 2 * number))
+    return found
+
+
+BATCHES = [
+    ((0.5, 1.1, 0.8), (0, 1, 2), (0, 1, 2)),
+    ((0.6, 1.1, 0.4), (0, 1, 2), (2, 0, 1)),
+    ((1.1, 0.7), (0, 0, 1, 0), (0, 2, 1, 1)),  # heard in several
+    ((1.09, 0.5), (0, 0, 1, 0), (1, 2, 0, 0)),
+    ((0.3,), (0,), (1,)),
+]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_three_parts_say_what_one_call_says(encoder, fixed):
+    bank, seats = seated(encoder)
+    recorder = Recorder()
+    recogniser = Recogniser(encoder, bank, fixed=fixed, run=Graphs(recorder) if fixed else eagerly)
+    for _ in range(2 if fixed else 1):
+        for seconds, rows, wearing in BATCHES:
+            given, worn = windows(encoder, *seconds), [seats[which] for which in wearing]
+            launched = recogniser.whole(recogniser.prepare(given), given, rows, worn)
+            expected = recognise(encoder, given, bank.dress(worn), rows=rows)
+            found = launched.result()
+            assert len(found) == len(expected) == len(rows)
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+                np.testing.assert_array_equal(ours.ids, theirs.ids)
+            assert 0 < launched.seconds < 600
+    assert recorder.replayed > recorder.recorded > 2 or not fixed
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_trunk_and_the_top_after_it_say_what_the_whole_says(encoder, fixed):
+    """And the language head what it says of each window alone; tops of batches other than their trunks'."""
+    bank, seats = seated(encoder)
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2 * encoder.hidden_size)
+    head = LanguageHead(1, ("es", "fr", "ru"), weight, torch.zeros(3), Calibration(1.0, 1.0, (0.0,) * 3), "")
+    recogniser = Recogniser(encoder, bank, fixed=fixed)
+    clips = windows(encoder, 0.5, 1.1, 0.8)
+    begun = recogniser.begin(recogniser.prepare(clips), head).result()
+    for window, one in zip(clips, begun, strict=True):
+        (alone,) = begin(encoder, [window], head)
+        np.testing.assert_allclose(one.log_probabilities, alone.log_probabilities, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one.frames.hidden, alone.frames.hidden, atol=1e-4, rtol=1e-4)
+    some, rows, worn = [clips[2], clips[0]], (0, 0, 1), [seats[0], seats[2], seats[0]]
+    found = recogniser.finish([begun[2].frames, begun[0].frames], some, rows, worn).result()
+    for ours, theirs in zip(found, recognise(encoder, some, bank.dress(worn), rows=rows), strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+        np.testing.assert_array_equal(ours.ids, theirs.ids)
+
+
+def test_paths_do_not_keep_their_batch_in_memory(encoder):
+    bank, seats = seated(encoder)
+    (given,) = windows(encoder, 1.0)
+    recogniser = Recogniser(encoder, bank)
+    (path,) = recogniser.whole(recogniser.prepare([given]), [given], [0], seats[:1]).result()
+    assert path.ids.base is None
+    assert path.probabilities.base is None
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Raises where an operation reads or makes a tensor off the device, or a value of the device on the host."""
+
+    asks = frozenset({"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2"})
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        assert function.overloadpacket.__name__ not in self.asks, f"the host asks the device: {function}"
+        for tensor in tree_leaves((args, kwargs, made)):
+            assert not isinstance(tensor, Tensor) or tensor.device.type == "meta", f"not on the device: {function}"
+        return made
+
+
+def watched(key: object, function: Any, given: Tensors) -> Tensors:
+    """Runs what a GPU would record."""
+    with NothingFromTheHost():
+        found: Tensors = function(*given)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-pre-norm-layer", "wav2vec2-post-norm-group"])
+def test_what_is_recorded_never_touches_the_host(kind, monkeypatch):
+    """On a device that has no values: whoever asks for one, fails."""
+    encoder = encoder_of(reference(kind))
+    on_device = encoder_of(reference(kind)).to("meta")
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=4, device=torch.device("meta"))
+    adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(CONFIGS)]
+    seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
+    recogniser = Recogniser(on_device, bank, fixed=True, run=watched)
+    given: list[Any] = []
+    monkeypatch.setattr("adapters.recogniser._paths", lambda *found: given.extend(found))
+    clips = windows(encoder, 0.5, 1.1)
+    recogniser.whole(recogniser.prepare(clips), clips, (0, 1, 0), seats).result()
+    assert given[0].shape == given[1].shape == (3, given[0].shape[1])
+    assert given[0].device.type == "meta"
+
+
+def test_the_form_of_cpus_does(encoder):
+    """The test of the test: lengths that the host knows become masks that it copies."""
+    on_device = encoder_of(reference("wav2vec2-pre-norm-group")).to("meta")
+    audio = Recogniser(encoder, seated(encoder)[0]).prepare(windows(encoder, 0.5, 1.1)).to("meta")
+    with pytest.raises(AssertionError, match="not on the device"), NothingFromTheHost():
+        on_device.trunk(audio, 2)

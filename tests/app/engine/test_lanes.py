@@ -1,0 +1,170 @@
+"""Batches in flight: with forwards that a test holds up and lets go."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from adapters.bank import Bank, Seat
+from app.engine.job import Batch, Job
+from app.engine.lanes import Lanes, Step
+from app.engine.residency import Residency, worn_of
+from app.engine.runner import Ran
+from app.engine.scheduler import Budget, Scheduler
+from tests.app.engine.test_residency import HIDDEN, LAYERS, Files, adapter
+from tests.app.engine.test_traffic import WINDOW
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Forward:
+    """One that is under way: runs to its half, and to its end, when it is told to."""
+
+    def __init__(self, batch: Batch, on_half: Callable[[], object]) -> None:
+        self.jobs = [job.id for job in batch.jobs]
+        self.on_half, self.ended = on_half, threading.Event()
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+class Workshop:
+    """Lanes whose forwards are :class:`Forward`, and one adapter."""
+
+    def __init__(self, *, count: int, in_flight: int, failing: Sequence[int] = ()) -> None:
+        self.going: list[Forward] = []
+        self.steps: list[Step] = []
+        self.failing = failing
+        bank = Bank(HIDDEN, LAYERS, limit=2)
+        self.tiers = Residency(
+            bank, Files().load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: self.lanes.wake()
+        )
+        self.lanes = Lanes(
+            Scheduler(Budget()),
+            self.tiers,
+            self.forward,
+            count=count,
+            in_flight=in_flight,
+            on_step=self.steps.append,
+        )
+
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
+        assert len(seats) == batch.rows
+        one = Forward(batch, on_half)
+        self.going.append(one)
+        assert one.ended.wait(20)
+        if len(one.jobs) > 1 and set(one.jobs) & set(self.failing):
+            raise RuntimeError("out of memory")
+        return Ran([() for _ in batch.jobs], seconds=0.25)
+
+    async def __aenter__(self) -> Workshop:
+        worn = self.tiers.hold(adapter("a"))
+        await self.tiers.loaded(worn)
+        self.lanes.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for one in self.going:
+            one.end()
+        await self.lanes.stop()
+
+    def submit(self, number: int, *, long: bool = False) -> asyncio.Future:
+        worn = (worn_of(adapter("a")),)
+        return self.lanes.submit(Job(number, f"r{number}", worn, ("es",), WINDOW, 100, long))
+
+    async def see(self, *batches: list[int]) -> None:
+        """These batches were made, and no others are."""
+        async with asyncio.timeout(10):
+            while len(self.going) < len(batches):
+                await asyncio.sleep(0.001)
+        await quiet()
+        assert [one.jobs for one in self.going] == list(batches)
+
+
+async def quiet() -> None:
+    """Whatever could happen now has happened."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+
+async def test_the_next_batch_is_made_when_half_of_one_has_run_and_no_third():
+    async with Workshop(count=1, in_flight=2) as shop:
+        first = shop.submit(1)
+        await shop.see([1])
+        waiting = [shop.submit(number) for number in (2, 3)]
+        await shop.see([1])
+        waiting.append(shop.submit(4))
+        shop.going[0].on_half()
+        await shop.see([1], [2, 3, 4])
+        last = shop.submit(5)
+        shop.going[1].on_half()
+        await shop.see([1], [2, 3, 4])
+        shop.going[0].end()
+        await first
+        await shop.see([1], [2, 3, 4], [5])
+        shop.going[1].end()
+        shop.going[2].end()
+        await asyncio.gather(*waiting, last)
+        assert [step.seconds for step in shop.steps] == [0.25] * 3, "the device's own, not the time in flight"
+
+
+async def test_the_end_of_a_batch_does_not_open_the_turn_of_the_one_behind_it():
+    async with Workshop(count=1, in_flight=2) as shop:
+        shop.submit(1)
+        await shop.see([1])
+        shop.going[0].on_half()
+        shop.submit(2)
+        await shop.see([1], [2])
+        shop.going[0].end()
+        await quiet()
+        shop.submit(3)
+        await shop.see([1], [2])
+        shop.going[1].on_half()
+        await shop.see([1], [2], [3])
+
+
+async def test_on_a_cpu_a_lane_has_one_batch():
+    async with Workshop(count=1, in_flight=1) as shop:
+        shop.submit(1)
+        await shop.see([1])
+        shop.submit(2)
+        shop.going[0].on_half()
+        await shop.see([1])
+        shop.going[0].end()
+        await shop.see([1], [2])
+
+
+async def test_both_batches_in_flight_may_be_of_long_recordings():
+    async with Workshop(count=1, in_flight=2) as shop:
+        shop.submit(1, long=True)
+        await shop.see([1])
+        shop.going[0].on_half()
+        shop.submit(2, long=True)
+        await shop.see([1], [2])
+
+
+async def test_a_batch_that_fails_before_its_half_keeps_nobody_waiting():
+    async with Workshop(count=1, in_flight=2, failing=[2]) as shop:
+        first = shop.submit(1)
+        await shop.see([1])
+        failing = [shop.submit(number) for number in (2, 3)]
+        shop.going[0].end()
+        await first
+        await shop.see([1], [2, 3])
+        later = shop.submit(4)
+        for count in (2, 3, 4):
+            shop.going[-1].end()
+            async with asyncio.timeout(10):
+                while len(shop.going) <= count:
+                    await asyncio.sleep(0.001)
+        await shop.see([1], [2, 3], [2], [3], [4])
+        shop.going[-1].end()
+        await asyncio.gather(*failing, later)

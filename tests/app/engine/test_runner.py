@@ -1,0 +1,58 @@
+"""What a lane runs on a CPU: one call, timed."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.bank import Bank
+from adapters.config import AdapterConfig, top_layers
+from adapters.errors import AdapterFormatError
+from adapters.windows import cut
+from app.engine.job import Batch, Job, Worn
+from app.engine.runner import Runner
+from tests.builders import clip, encoder_of, perturbed_adapter, reference
+
+CONFIG = AdapterConfig("bottleneck", 8, top_layers(4, 2), "adapted", 24)
+
+
+@pytest.fixture
+def runner_and_bank() -> tuple[Runner, Bank]:
+    encoder = encoder_of(reference("wav2vec2-pre-norm-group"))
+    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=2)
+    return Runner(encoder, bank), bank
+
+
+def batch(runner: Runner) -> Batch:
+    geometry = runner._recogniser._encoder.geometry
+    windows = [next(cut([clip(0.5, seed=seed)], geometry)) for seed in range(2)]
+    worn = (Worn("es", "1"),)
+    return Batch(tuple(Job(i, f"r{i}", worn, ("es",), window, 24) for i, window in enumerate(windows)))
+
+
+def tensors(runner: Runner) -> dict[str, torch.Tensor]:
+    return perturbed_adapter(CONFIG, runner._recogniser._encoder, 0).tensors()
+
+
+def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank):
+    runner, bank = runner_and_bank
+    seat = bank.seat(CONFIG, tensors(runner))
+    told: list[str] = []
+    began = time.perf_counter()
+    ran = runner.forward(batch(runner), [seat, seat], lambda: told.append("half"))
+    assert 0 < ran.seconds < time.perf_counter() - began
+    assert told == ["half"]
+    assert [len(paths) for paths in ran.results] == [1, 1]
+    assert runner.in_flight == 1
+
+
+def test_an_adapter_that_gives_no_numbers_is_named(runner_and_bank):
+    runner, bank = runner_and_bank
+    weights = tensors(runner)
+    weights["head.weight"] = torch.full_like(weights["head.weight"], np.nan)
+    seat = bank.seat(CONFIG, weights)
+    with pytest.raises(AdapterFormatError, match=r"'es'.*no numbers"):
+        runner.forward(batch(runner), [seat, seat])
