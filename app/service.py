@@ -46,6 +46,7 @@ def make_engine(settings: Settings) -> Engine:
         stores=settings.adapter_folders,
         device=device,
         dtype=getattr(torch, dtype),
+        quantise=settings.quantise,
         lanes=lanes,
         threads=settings.threads or (max(1, cores // lanes) if on_cpu else None),
         max_seats=settings.device_slots,

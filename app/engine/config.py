@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from adapters.backbone import Quantise
 from adapters.errors import EngineError
 from adapters.windows import WindowShape
 from app.engine.scheduler import Budget
@@ -25,6 +26,7 @@ class EngineConfig:
     stores: tuple[Path, ...]
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    quantise: Quantise = "none"
     lanes: int = 1
     threads: int | None = None
     max_seats: int = 64

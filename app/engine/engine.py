@@ -212,7 +212,9 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype)
+        encoder = load_backbone(
+            config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise
+        )
         stores = [AdapterStore(folder) for folder in config.stores]
         return encoder, Registry(stores, fingerprint(config.backbone), encoder.hidden_size, encoder.layer_count)
 
