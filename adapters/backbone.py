@@ -75,7 +75,9 @@ def load_backbone(
     where it cannot be quantised.
     """
     if quantise != "none" and (torch.device(device).type != "cpu" or dtype != torch.float32):
-        raise BackboneError(f"{quantise} is for a CPU in float32, not for {device} in {str(dtype).removeprefix('torch.')}")
+        raise BackboneError(
+            f"{quantise} is for a CPU in float32, not for {device} in {str(dtype).removeprefix('torch.')}"
+        )
     encoder = Encoder(load_model(folder, dtype=dtype))
     fold_weight_norm(encoder)
     fuse_attention(encoder)

@@ -145,7 +145,7 @@ class Encoder(nn.Module):
         heads: int = attention.num_heads
 
         def split(y: Tensor) -> Tensor:
-            return y.unflatten(2, (heads, size // heads)).transpose(1, 2)  # (B, H, T, D/H)
+            return y.view(batch, width, heads, size // heads).transpose(1, 2)  # (B, H, T, D/H)
 
         q, k, v = map(split, project(attention, x))
         y = self._attend(q, k, v, attend)

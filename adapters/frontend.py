@@ -132,7 +132,7 @@ def masked_group_norm(x: Tensor, norm: nn.GroupNorm, lengths: Sequence[int]) -> 
 def group_norm_by_rows(x: Tensor, norm: nn.GroupNorm, lengths: Sequence[int]) -> Tensor:
     """:func:`masked_group_norm` with torch's kernel, a row at a time: on a CPU a quarter of the time of the other."""
     width = x.shape[2]
-    rows = zip(x.split(1), lengths, strict=True)
+    rows = zip(torch.split(x, 1), lengths, strict=True)
     return torch.cat([F.pad(_group_norm(row[:, :, :end], norm), (0, width - end)) for row, end in rows])
 
 

@@ -37,9 +37,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.bias: Tensor
-        outputs = linear.weight.shape[0]
-        bias = linear.bias if linear.bias is not None else torch.zeros(outputs)
-        self.register_buffer("bias", bias.detach().float(), persistent=False)
+        self.register_buffer("bias", linear.bias.detach().float(), persistent=False)
         self._packed = _pack(*quantised_weight(linear.weight))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,4 +81,6 @@ def _pack(integers: Tensor, scales: Tensor) -> Any:
             weight = torch._make_per_channel_quantized_tensor(integers, scales, zeros, 0)
             return torch.ops.quantized.linear_prepack(weight, None)
     except RuntimeError as error:
-        raise BackboneError(f"torch has no int8 linear for this CPU; leave the backbone unquantised: {error}") from error
+        raise BackboneError(
+            f"torch has no int8 linear for this CPU; leave the backbone unquantised: {error}"
+        ) from error

@@ -31,6 +31,7 @@ def make_engine(settings: Settings) -> Engine:
 
     from app.engine.config import EngineConfig
     from app.engine.engine import Engine
+    from app.engine.pace import Pace
     from app.engine.scheduler import Budget
 
     device = settings.device
@@ -60,6 +61,7 @@ def make_engine(settings: Settings) -> Engine:
             max_frames=settings.max_batch_frames or usual.max_frames,
             max_rows=settings.max_batch_rows or usual.max_rows,
         ),
+        pace=Pace() if on_cpu and settings.max_batch_frames is None else None,
     )
     return Engine(config, on_step=record_step)
 

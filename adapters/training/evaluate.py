@@ -16,6 +16,7 @@ from adapters.ctc import BestPath, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
+from adapters.heap import keep_freed_memory
 from adapters.language import language_key
 from adapters.recognise import recognise
 from adapters.registry import Registry
@@ -76,6 +77,7 @@ def evaluate(
     """
     if split not in SPLITS:
         raise DataError(f"{split!r} is not a split; there are {', '.join(SPLITS)}")
+    keep_freed_memory()
     encoder = load_backbone(models / "backbone", device=device, quantise=quantise)
     store = AdapterStore(models / "adapters")
     registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)

@@ -21,7 +21,9 @@ def evaluate_command(
     telephone: Annotated[bool, typer.Option(help="Send every clip through an 8 kHz mu-law line first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    quantise: Annotated[Literal["none", "int8"], typer.Option(help="none, or int8 on a CPU: what TONGUES_QUANTISE costs.")] = "none",
+    quantise: Annotated[
+        Literal["none", "int8"], typer.Option(help="none, or int8 on a CPU: what TONGUES_QUANTISE costs.")
+    ] = "none",
 ) -> None:
     """Transcribe a split, rows of all languages mixed in one batch, and compare with what was to be said."""
     from dataclasses import asdict

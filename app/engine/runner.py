@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
+from adapters.frontend import SAMPLE_RATE
 from adapters.recognise import recognise
+from adapters.windows import cut
 from app.engine.job import Batch
+from app.engine.pace import TRIAL_S
 
 Paths = tuple[BestPath, ...]
 """Of one job: a path for each of its candidates."""
@@ -41,3 +45,13 @@ class Runner:
                 if not np.isfinite(path.probabilities).all():
                     raise AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
         return told
+
+    def trial_s(self, rows: int) -> float:
+        """The seconds of a forward of ``rows`` rows of noise that wear nothing, the second of its kind: the first
+        compiles kernels and touches memory."""
+        noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
+        windows = [*cut([noise], self._encoder.geometry)] * rows
+        for _ in range(2):
+            began = perf_counter()
+            recognise(self._encoder, windows, self._encoder.bare, normalised=self._normalised)
+        return perf_counter() - began
