@@ -21,4 +21,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST))
-    return sum(mallopt(option, value) for option, value in wanted) == len(wanted)
+    return sum(int(mallopt(option, value)) for option, value in wanted) == len(wanted)
