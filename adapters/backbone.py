@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -17,9 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
+from adapters.fused import fuse_attention
+from adapters.quantised import quantise_linears
 
 if TYPE_CHECKING:
     from adapters.encoder import BackboneConfig, BackboneModel
+
+Quantise = Literal["none", "int8"]
 
 _CONFIGS: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig}
 
@@ -55,14 +59,30 @@ _NOT_BACKBONE = (
 )
 
 
-def load_backbone(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Encoder:
+def load_backbone(
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quantise: Quantise = "none",
+) -> Encoder:
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
-    The weight norm of the positional convolution is folded into its weight: the same output for less work.
-    Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it.
+    The weight norm of the positional convolution is folded into its weight, and q, k and v of a layer are one matrix
+    product: the same output for less work. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
+    (:mod:`adapters.quantised`).
+    Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
+    where it cannot be quantised.
     """
+    if quantise != "none" and (torch.device(device).type != "cpu" or dtype != torch.float32):
+        raise BackboneError(
+            f"{quantise} is for a CPU in float32, not for {device} in {str(dtype).removeprefix('torch.')}"
+        )
     encoder = Encoder(load_model(folder, dtype=dtype))
     fold_weight_norm(encoder)
+    fuse_attention(encoder)
+    if quantise == "int8":
+        quantise_linears(encoder)
     return encoder.requires_grad_(False).eval().to(device)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.frontend import FrontEnd, Geometry, Lengths, PaddedAudio, indices, valid_mask
+from adapters.fused import project
 from adapters.shapes import Norm, Place
 
 if TYPE_CHECKING:  # transformers' models take seconds to import, and only who loads one needs them
@@ -162,7 +163,7 @@ class Encoder(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.view(batch, width, heads, size // heads).transpose(1, 2)  # (B, H, T, D/H)
 
-        q, k, v = split(attention.q_proj(x)), split(attention.k_proj(x)), split(attention.v_proj(x))
+        q, k, v = map(split, project(attention, x))
         y = self._attend(q, k, v, attend)
         y = attention.out_proj(y.transpose(1, 2).reshape(batch, width, size))
         return self._drop(y, self.config.hidden_dropout)

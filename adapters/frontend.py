@@ -159,22 +159,42 @@ def indices(values: Sequence[int], device: torch.device | str) -> Tensor:
     return found.to(device, non_blocking=True)
 
 
-def masked_group_norm(x: Tensor, norm: nn.GroupNorm, valid: Tensor | None) -> Tensor:
+def masked_group_norm(x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int]) -> Tensor:
     """Group norm with one group a channel, over each row's valid frames only.
 
-    Semantics: x (B, C, T), valid (B, T) bool or None for all -> (B, C, T); what lies behind a row's end comes out as
-    the norm's bias and is never read. Statistics in float32 and two passes, whatever the dtype of ``x``.
+    Semantics: x (B, C, T), each row's valid frames -> (B, C, T); what lies behind a row's end comes out finite, and is
+    never read. Statistics in float32, whatever the dtype of ``x``.
     """
-    if valid is None:
-        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
-    inside = valid[:, None, :].to(torch.float32)  # (B, 1, T)
-    count = inside.sum(dim=2, keepdim=True)  # (B, 1, 1)
+    if isinstance(lengths, Tensor):
+        return group_norm_by_sums(x, norm, lengths)
+    if all(length == x.shape[2] for length in lengths):
+        return _group_norm(x, norm)
+    return group_norm_by_sums(x, norm, lengths) if x.is_cuda else group_norm_by_rows(x, norm, lengths)
+
+
+def group_norm_by_rows(x: Tensor, norm: nn.GroupNorm, lengths: Sequence[int]) -> Tensor:
+    """:func:`masked_group_norm` with torch's kernel, a row at a time: on a CPU a quarter of the time of the other."""
+    width = x.shape[2]
+    rows = zip(torch.split(x, 1), lengths, strict=True)
+    return torch.cat([F.pad(_group_norm(row[:, :, :end], norm), (0, width - end)) for row, end in rows])
+
+
+def group_norm_by_sums(x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int]) -> Tensor:
+    """:func:`masked_group_norm` in as many kernels for many rows as for one, for a GPU."""
+    ends = lengths if isinstance(lengths, Tensor) else indices(lengths, x.device)
+    inside = ends[:, None, None]  # (B, 1, 1)
+    count = inside.to(torch.float32)
+    valid = (torch.arange(x.shape[2], device=x.device) < inside).to(torch.float32)  # (B, 1, T)
     wide = x.float()
-    mean = (wide * inside).sum(dim=2, keepdim=True) / count  # (B, C, 1)
-    centred = (wide - mean) * inside
+    mean = (wide * valid).sum(dim=2, keepdim=True) / count  # (B, C, 1)
+    centred = (wide - mean) * valid
     variance = centred.square().sum(dim=2, keepdim=True) / count
     scale = norm.weight.float()[None, :, None] * torch.rsqrt(variance + norm.eps)
     return (centred * scale + norm.bias.float()[None, :, None]).to(x.dtype)
+
+
+def _group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
 
 
 class FrontEnd(nn.Module):
@@ -199,7 +219,7 @@ class FrontEnd(nn.Module):
             x = layer.conv(x)  # (B, C, T')
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):
-                x = masked_group_norm(x, norm, valid_mask(lengths[index], x.shape[2], x.device))
+                x = masked_group_norm(x, norm, lengths[index])
             elif norm is not None:
                 x = norm(x.transpose(1, 2)).transpose(1, 2)
             x = layer.activation(x)

@@ -98,6 +98,14 @@ class Recogniser:
             return self._rest(frames, windows, rows, worn, began)
 
     @torch.inference_mode()
+    def bare(self, audio: PaddedAudio) -> Launched[None]:
+        """All layers, without anything worn and without a head: how long that takes."""
+        began = self._now()
+        self._trunk(audio.to(self._bank.device), self._encoder.layer_count)
+        done = self._now()
+        return Launched(lambda: None, began, done, done)
+
+    @torch.inference_mode()
     def begin(self, audio: PaddedAudio, head: LanguageHead) -> Launched[list[Begun]]:
         """The layers below the language head, and what it says of each window."""
         began = self._now()

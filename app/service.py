@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.engine.engine import Engine
 
 _GPU_FRAMES, _GPU_ROWS = 32_000, 128  # a GPU idles at what a CPU takes in one step
+_GPU_STEP_S = 0.02
 _LOG = logging.getLogger("tongues")
 
 
@@ -31,6 +32,7 @@ def make_engine(settings: Settings) -> Engine:
 
     from app.engine.config import EngineConfig
     from app.engine.engine import Engine
+    from app.engine.pace import Pace
     from app.engine.scheduler import Budget
 
     device = settings.device
@@ -39,6 +41,7 @@ def make_engine(settings: Settings) -> Engine:
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
     usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS)
+    pace = Pace() if on_cpu else Pace(_GPU_STEP_S, Budget().max_frames, _GPU_FRAMES)
     cores = len(os.sched_getaffinity(0))
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
@@ -47,6 +50,7 @@ def make_engine(settings: Settings) -> Engine:
         language_head=settings.models / "languages",
         device=device,
         dtype=getattr(torch, dtype),
+        quantise=settings.quantise,
         lanes=lanes,
         threads=settings.threads or (max(1, cores // lanes) if on_cpu else None),
         max_seats=settings.device_slots,
@@ -60,6 +64,7 @@ def make_engine(settings: Settings) -> Engine:
             max_frames=settings.max_batch_frames or usual.max_frames,
             max_rows=settings.max_batch_rows or usual.max_rows,
         ),
+        pace=pace if settings.max_batch_frames is None else None,
     )
     return Engine(config, on_step=record_step)
 

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    quantise: Literal["none", "int8"] = Field(default="none", description="linears of the backbone, on a CPU")
     lanes: int | None = Field(
         default=None, ge=1, description="forwards side by side; a GPU has one, a CPU one for each core if unset"
     )
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
         """Kubernetes sets ``TONGUES_PORT=tcp://...`` where a service is called tongues."""
         return cls.model_fields["port"].default if isinstance(value, str) and value.startswith("tcp://") else value
 
-    @field_validator("log_level", "device", "dtype", mode="before")
+    @field_validator("log_level", "device", "dtype", "quantise", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

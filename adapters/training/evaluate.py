@@ -10,12 +10,13 @@ import jiwer
 import numpy as np
 import torch
 
-from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.backbone import Quantise, fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
+from adapters.heap import keep_freed_memory
 from adapters.language import language_key
 from adapters.recognise import recognise
 from adapters.registry import Registry
@@ -64,18 +65,20 @@ def evaluate(
     sources: Sequence[str] = (),
     telephone: bool = False,
     device: str = "cpu",
+    quantise: Quantise = "none",
     announce: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Rates]:
     """CER and WER a language of the adapters in ``models`` over a split of ``manifest``.
 
     ``languages``: only these, all that have an adapter otherwise; ``adapter``: this one instead of the default;
-    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first; ``announce`` is told
-    of adapters that are left out because they cannot be worn.
+    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first; ``quantise``:
+    the backbone, as the service would; ``announce`` is told of adapters that are left out because they cannot be worn.
     Raises :class:`~adapters.errors.DataError` where that leaves no clip, and what registry and store raise.
     """
     if split not in SPLITS:
         raise DataError(f"{split!r} is not a split; there are {', '.join(SPLITS)}")
-    encoder = load_backbone(models / "backbone", device=device)
+    keep_freed_memory()
+    encoder = load_backbone(models / "backbone", device=device, quantise=quantise)
     store = AdapterStore(models / "adapters")
     registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)
     for refused in registry.snapshot.refused:

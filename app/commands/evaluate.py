@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ def evaluate_command(
     telephone: Annotated[bool, typer.Option(help="Send every clip through an 8 kHz mu-law line first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    quantise: Annotated[
+        Literal["none", "int8"], typer.Option(help="none, or int8 on a CPU: what TONGUES_QUANTISE costs.")
+    ] = "none",
 ) -> None:
     """Transcribe a split, rows of all languages mixed in one batch, and compare with what was to be said."""
     from dataclasses import asdict
@@ -41,6 +44,7 @@ def evaluate_command(
             sources=[tag.strip() for tag in source.split(",") if tag.strip()],
             telephone=telephone,
             device=device,
+            quantise=quantise,
             announce=lambda line: typer.echo(line, err=True),
         )
     mean_cer = sum(rate.cer for rate in rates.values()) / len(rates)

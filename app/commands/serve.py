@@ -22,6 +22,7 @@ def serve_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of a forward on a CPU.")] = None,
+    quantise: Annotated[str | None, typer.Option(help="none, or int8 on a CPU: faster, a little less exact.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve the model. What is left out here comes from TONGUES_* in the environment."""
@@ -30,7 +31,13 @@ def serve_command(
 
     with errors_told():
         settings = Settings.read(
-            host=host, port=port, models=models, device=device, threads=threads, log_level=log_level
+            host=host,
+            port=port,
+            models=models,
+            device=device,
+            threads=threads,
+            quantise=quantise,
+            log_level=log_level,
         )
     logging.basicConfig(level=settings.log_level.upper(), format=_FORMAT)
     for name in Settings.unknown():

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from adapters.backbone import Quantise
 from adapters.errors import EngineError
 from adapters.windows import WindowShape
+from app.engine.pace import Pace
 from app.engine.scheduler import Budget
 
 
@@ -19,7 +21,8 @@ class EngineConfig:
 
     ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
     adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
-    use. ``watch_s``: between two looks at the stores, None for never. ``max_requests``: permits.
+    use. ``watch_s``: between two looks at the stores, None for never. ``max_requests``: permits. ``pace``: what the
+    frames of the budget are measured by at start; None to leave them.
     """
 
     backbone: Path
@@ -27,6 +30,7 @@ class EngineConfig:
     language_head: Path | None = None
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    quantise: Quantise = "none"
     lanes: int = 1
     threads: int | None = None
     max_seats: int = 64
@@ -37,6 +41,7 @@ class EngineConfig:
     windows_in_flight: int = 2
     request_timeout_s: float = 3_600.0
     budget: Budget = field(default_factory=Budget)
+    pace: Pace | None = None
     window: WindowShape = field(default_factory=WindowShape)
 
     def __post_init__(self) -> None:

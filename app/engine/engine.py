@@ -31,6 +31,7 @@ from adapters.errors import (
     QueueFull,
 )
 from adapters.frontend import SAMPLE_RATE
+from adapters.heap import keep_freed_memory
 from adapters.language_head import LanguageHead, load_language_head
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
@@ -39,6 +40,7 @@ from app.engine.config import EngineConfig
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
 from app.engine.lanes import Lanes, Step
+from app.engine.pace import Pace
 from app.engine.publishing import Publishing
 from app.engine.residency import Residency
 from app.engine.runner import Runner
@@ -96,7 +98,9 @@ class Engine:
             on_seated=lambda: self._lanes.wake(),
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
-        runner = Runner(self.encoder, bank, head=self.head, normalised=read_normalised(self.config.backbone))
+        self._runner = runner = Runner(
+            self.encoder, bank, head=self.head, normalised=read_normalised(self.config.backbone)
+        )
         self._lanes = Lanes(
             self._scheduler,
             self.residency,
@@ -217,7 +221,9 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype)
+        if config.device == "cpu":
+            keep_freed_memory()
+        encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
         stores = [AdapterStore(folder) for folder in config.stores]
         sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}
         registry = Registry(stores, fingerprint(config.backbone), **sizes)
@@ -231,13 +237,23 @@ class Engine:
         return encoder, registry, head.to(config.device) if head is not None else None
 
     async def _warm_up(self) -> None:
-        """Two seconds of noise through the first adapter that can be worn: kernels chosen, memory touched, before
-        traffic. Raises what keeps every one of them from being heard, but for faults of the adapters themselves."""
+        """Noise through every lane, and through the first adapter that can be worn: kernels chosen, memory touched,
+        before traffic; the budget follows from how long that takes. Raises what keeps every one of them from being
+        heard, but for faults of the adapters themselves."""
+        if self.config.pace is None:
+            await self._lanes.everywhere(lambda: self._runner.trial_s(1))
+        else:
+            await self._find_budget(self.config.pace)
         for adapter in self.registry.snapshot.adapters.values():
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)
                 return
         log.warning("no adapter to warm up with")
+
+    async def _find_budget(self, pace: Pace) -> None:
+        frames = min(await self._lanes.everywhere(lambda: pace.frames(self._runner.trial_s)))
+        self._scheduler.budget = replace(self._scheduler.budget, max_frames=frames)
+        log.info("batches of up to %d frames, which a lane runs in about %g s", frames, pace.step_s)
 
     async def _try_out(self, adapter: RegisteredAdapter) -> None:
         """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""

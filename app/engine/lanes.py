@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from adapters.bank import Seat
 from adapters.errors import BankFull, EngineError, TonguesError
@@ -25,6 +26,7 @@ from app.engine.runner import Ran, Result
 from app.engine.scheduler import Scheduler
 
 log = logging.getLogger("tongues.engine")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Lanes:
                 await task
         for thread in self._threads:
             thread.shutdown()
+
+    async def everywhere(self, run: Callable[[], T]) -> list[T]:
+        """What ``run`` gives on the thread of each lane, in all of them at the same time."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(thread, run) for thread in self._threads))
 
     def wake(self) -> None:
         """Look at the queue again: there is a new job, or an adapter can be worn that could not."""

@@ -15,10 +15,13 @@ from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
+from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
 from adapters.recognise import Begun
 from adapters.recogniser import Launched, Recogniser
+from adapters.windows import cut
 from app.engine.job import Batch
+from app.engine.pace import TRIAL_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +52,7 @@ class Runner:
         self, encoder: Encoder, bank: Bank, *, head: LanguageHead | None = None, normalised: bool = True
     ) -> None:
         self._head = head
+        self._geometry = encoder.geometry
         self._recogniser = Recogniser(encoder, bank, normalised=normalised)
         self._device_thread: ThreadPoolExecutor | None = None
         if bank.device.type == "cuda":
@@ -78,6 +82,16 @@ class Runner:
         else:
             heard = self._give(self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats)
         return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
+
+    def trial_s(self, rows: int) -> float:
+        """The seconds of a forward of ``rows`` rows of noise that wear nothing, the last of a few: the first ones
+        compile kernels, touch memory and record graphs."""
+        noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
+        windows = [*cut([noise], self._geometry)] * rows
+        for _ in range(2 if self._device_thread is None else 3):
+            bare = self._give(self._recogniser.bare, self._recogniser.prepare(windows))
+            bare.result()
+        return bare.seconds
 
     def _give(self, launch: Callable[P, T], *given: P.args, **also: P.kwargs) -> T:
         """Call ``launch`` in the thread of the device."""

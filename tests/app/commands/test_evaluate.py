@@ -8,6 +8,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner, Result
 
+from adapters.encoder import Encoder
 from app.cli import app
 from tests.adapters.training.tones import write_corpus
 
@@ -31,6 +32,15 @@ def test_every_language_and_their_mean(run):
     assert set(told["languages"]) == {"es", "fr"}
     assert told["languages"]["es"]["clips"] == 2
     assert told["mean"]["cer"] == pytest.approx(sum(each["cer"] for each in told["languages"].values()) / 2)
+
+
+def test_a_quantised_backbone_is_evaluated_in_its_place(run, monkeypatch):
+    quantised: list[Encoder] = []
+    monkeypatch.setattr("adapters.backbone.quantise_linears", quantised.append)
+    assert run("--json").exit_code == 0
+    assert not quantised
+    assert run("--json", "--quantise", "int8").exit_code == 0
+    assert len(quantised) == 1
 
 
 def test_a_table_for_people(run):

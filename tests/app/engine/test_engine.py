@@ -14,11 +14,13 @@ import pytest
 from adapters.bank import Bank
 from adapters.ctc import BestPath, transcript
 from adapters.errors import AdapterCorrupt, AudioTooShort, DeadlineExceeded, Draining, QueueFull
+from adapters.quantised import Int8Linear
 from adapters.recognise import recognise
 from adapters.windows import Window, WindowShape, cut
 from app.engine.config import EngineConfig
 from app.engine.engine import Engine
 from app.engine.lanes import Step
+from app.engine.pace import Pace
 from app.engine.scheduler import Budget
 from tests.builders import clip, make_model
 
@@ -258,3 +260,24 @@ def test_windows_of_silence_are_told_from_speech():
     quiet = Window(0, np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 1e-3, 0, 49)
     assert quiet.silent
     assert not Window(0, clip(1.0, loudness=0.01), 0, 49).silent
+
+
+async def test_the_budget_is_measured_on_every_lane_at_start(config):
+    engine = await started(replace(config, lanes=2, pace=Pace(step_s=1e-9, least=321, most=1_600)))
+    assert engine._scheduler.budget.max_frames == 321, "no machine is that fast"
+    assert await engine._lanes.everywhere(lambda: threading.current_thread().name) != ["lane-0_0"] * 2
+    await engine.drain()
+
+
+async def test_without_a_pace_the_budget_is_the_one_that_was_given(config):
+    engine = await started(replace(config, budget=Budget(max_frames=777)))
+    assert engine._scheduler.budget.max_frames == 777
+    await engine.drain()
+
+
+async def test_a_quantised_backbone_serves(config):
+    engine = await started(replace(config, quantise="int8"))
+    answer = await engine.transcribe(engine.registry.resolve(language="es"), [clip(2.0)], request_id="int8")
+    assert answer.text
+    assert any(isinstance(module, Int8Linear) for module in engine.encoder.modules())
+    await engine.drain()

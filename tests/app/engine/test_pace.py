@@ -1,0 +1,44 @@
+"""The budget out of made-up measurements."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.engine.pace import TRIAL_FRAMES, Pace
+
+PACE = Pace(step_s=0.4, least=200, most=1_600)
+
+
+def machine(frame_s: float, fixed_s: float, asked: list[int]):
+    def forward_s(rows: int) -> float:
+        asked.append(rows)
+        return fixed_s + rows * TRIAL_FRAMES * frame_s
+
+    return forward_s
+
+
+@pytest.mark.parametrize(
+    ("frame_s", "frames"),
+    [(1e-5, 1_600), (4e-4, 1_000), (1e-3, 400), (2e-3, 200), (1e-1, 200)],
+    ids=["fast: bounded", "between", "slow", "slower", "slowest: bounded"],
+)
+def test_a_batch_takes_about_the_step_within_bounds(frame_s, frames):
+    assert PACE.frames(machine(frame_s, 0.0, [])) == frames
+
+
+def test_a_fixed_cost_allows_for_fewer_frames_and_never_for_a_longer_step():
+    frames = PACE.frames(machine(4e-4, 0.05, []))
+    assert 200 < frames < 1_000
+    assert 0.05 + frames * 4e-4 <= 0.45
+
+
+def test_a_slow_machine_is_asked_for_no_more_than_it_must():
+    asked: list[int] = []
+    PACE.frames(machine(2e-3, 0.0, asked))
+    assert asked == [1, 2, 4]
+    asked.clear()
+    PACE.frames(machine(1.0, 0.0, asked))
+    assert asked == [1]
+    asked.clear()
+    PACE.frames(machine(1e-6, 0.0, asked))
+    assert asked == [1, 2, 4, 8, 16], "no batch over the largest budget"
