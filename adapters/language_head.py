@@ -1,8 +1,12 @@
 """Which language is it? A small head on the trunk, and how it is weighed against what the candidates' adapters hear.
 
-The head reads the pooled output of the trunk, which is the same for every language and runs anyway, and shortlists; the
+The head reads the output of the trunk, which is the same for every language and runs anyway, and shortlists; the
 candidates' tops then run side by side on that same output. How far the best path of each is to be believed is fitted on
 clips that neither saw: see :mod:`adapters.training.languages`.
+
+What it reads is how often each letter of any language seems to be said, by the CTC head that the backbone was
+pretrained with, half way up. Means and deviations of the states themselves tell the languages of a corpus apart as
+well, and fail on a voice or a microphone that is new: where a language has few voices, they are of voices.
 
     MODEL/languages/languages.json           the commit record: layer, languages, calibration, the file by hash
     MODEL/languages/weights-HASH.safetensors
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ MOST_CANDIDATES = 4
 COVER = 0.98  #: candidates are added until the head gives them so much together
 _RECORD = "languages.json"
 _MOST_BYTES = 1 << 26
+_LETTERS = ("weight", "bias", "norm_weight", "norm_bias")
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,45 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class LanguageHead:
-    """For a backbone of D-wide states: reads the output of the layers below ``layer``.
+class Letters:
+    """What seems to be said in a state, whatever the language: a layer norm and a CTC head over K letters of many.
 
-    ``weight`` (L, 2D) and ``bias`` (L,) for L ``languages``. ``fingerprint`` is the backbone's. ``report`` is free
-    JSON: how often it was right.
+    ``weight`` (K + 1, D) and ``bias`` (K + 1,), the blank first; ``norm_weight`` and ``norm_bias`` (D,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+
+    def pooled(self, frames: Frames) -> Tensor:
+        """States (B, T, D) -> the square root of each letter's share of all that is said in a row, (B, K), in float32.
+        What lies behind a row's end does not count."""
+        x = frames.hidden.float()
+        x = F.layer_norm(x, x.shape[2:], self.norm_weight, self.norm_bias)
+        said = F.linear(x, self.weight, self.bias).softmax(dim=2)[:, :, 1:]  # (B, T, K)
+        valid = valid_mask(frames.lengths, x.shape[1], x.device)
+        if valid is not None:
+            said = said.masked_fill(~valid[:, :, None], 0)
+        amount = said.sum(dim=1)  # (B, K)
+        return (amount / amount.sum(dim=1, keepdim=True).clamp(min=1e-3)).sqrt()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By their names on disk."""
+        return {f"letters.{name}": getattr(self, name) for name in _LETTERS}
+
+
+@dataclass(frozen=True)
+class LanguageHead:
+    """For a backbone of D-wide states: reads the output of the layers below ``layer`` as ``letters``.
+
+    ``weight`` (L, K) and ``bias`` (L,) for L ``languages``. ``fingerprint`` is the backbone's. ``report`` is free JSON:
+    how often it was right.
     """
 
     layer: int
     languages: tuple[str, ...]
+    letters: Letters
     weight: Tensor
     bias: Tensor
     calibration: Calibration
@@ -65,12 +100,12 @@ class LanguageHead:
 
     def __call__(self, frames: Frames) -> Tensor:
         """The trunk's output, (B, T, D) -> log probabilities (B, L), in float32."""
-        return F.log_softmax(F.linear(pooled(frames), self.weight, self.bias), dim=1)
+        return F.log_softmax(F.linear(self.letters.pooled(frames), self.weight, self.bias), dim=1)
 
     def to(self, device: torch.device | str) -> LanguageHead:
         """The same on another device."""
-        weight, bias = self.weight.to(device), self.bias.to(device)
-        return LanguageHead(self.layer, self.languages, weight, bias, self.calibration, self.fingerprint, self.report)
+        letters = Letters(*(getattr(self.letters, name).to(device) for name in _LETTERS))
+        return replace(self, letters=letters, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def index(self, language: str) -> int | None:
         """The number of a language, by its key (``pt`` for ``pt-BR``); None for one that it does not know."""
@@ -101,8 +136,8 @@ class LanguageHead:
     def save(self, folder: Path) -> None:
         """Write it to ``folder``: the weights first, the record that names them last."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"weight": self.weight.float().contiguous().cpu(), "bias": self.bias.float().contiguous().cpu()}
-        content = safetensors.torch.save(tensors)
+        tensors = {"weight": self.weight, "bias": self.bias, **self.letters.tensors()}
+        content = safetensors.torch.save({name: tensor.float().contiguous().cpu() for name, tensor in tensors.items()})
         weights = StoredFile.of("weights", "safetensors", content)
         write_whole(folder / weights.name, content)
         record = {
@@ -139,6 +174,7 @@ def load_language_head(folder: Path, *, fingerprint: str, hidden_size: int, laye
         head = LanguageHead(
             layer=int(record["layer"]),
             languages=tuple(map(str, record["languages"])),
+            letters=Letters(*(tensors[f"letters.{name}"].float() for name in _LETTERS)),
             weight=tensors["weight"].float(),
             bias=tensors["bias"].float(),
             calibration=Calibration(float(told["head"]), float(told["score"]), tuple(map(float, told["offsets"]))),
@@ -150,21 +186,21 @@ def load_language_head(folder: Path, *, fingerprint: str, hidden_size: int, laye
     count = len(head.languages)
     if head.fingerprint != fingerprint:
         raise LanguageHeadError(f"{folder}: made for the backbone {head.fingerprint}, and this is {fingerprint}")
-    if head.weight.shape != (count, 2 * hidden_size) or head.bias.shape != (count,):
-        raise LanguageHeadError(f"{folder}: {tuple(head.weight.shape)} weights, not {(count, 2 * hidden_size)}")
+    letters = head.letters
+    size = letters.weight.shape[0]
+    shapes = {
+        "weight": (count, size - 1),
+        "bias": (count,),
+        "letters.weight": (size, hidden_size),
+        "letters.bias": (size,),
+        "letters.norm_weight": (hidden_size,),
+        "letters.norm_bias": (hidden_size,),
+    }
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise LanguageHeadError(f"{folder}: {name} has the shape {tuple(tensors[name].shape)}, not {shape}")
+        if not torch.isfinite(tensors[name]).all():
+            raise LanguageHeadError(f"{folder}: {name} holds what is no number")
     if len(head.calibration.offsets) != count or not 0 < head.layer <= layer_count:
         raise LanguageHeadError(f"{folder}: {_RECORD} does not fit itself or the {layer_count} layers of the backbone")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (head.weight, head.bias)):
-        raise LanguageHeadError(f"{folder}: {stored['name']} holds what is no number")
     return head
-
-
-def pooled(frames: Frames) -> Tensor:
-    """Mean and standard deviation over each row's valid frames, (B, T, D) -> (B, 2D), in float32 and two passes."""
-    x = frames.hidden.float()
-    valid = valid_mask(frames.lengths, x.shape[1], x.device)
-    inside = x.new_ones(x.shape[:2]) if valid is None else valid.to(x.dtype)  # (B, T)
-    count = inside.sum(dim=1, keepdim=True)  # (B, 1)
-    mean = torch.einsum("btd,bt->bd", x, inside) / count
-    variance = torch.einsum("btd,bt->bd", (x - mean[:, None]).square(), inside) / count
-    return torch.cat([mean, variance.sqrt()], dim=1)

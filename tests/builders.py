@@ -16,7 +16,7 @@ from adapters.backbone import fingerprint, load_backbone
 from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
 from adapters.frontend import pad
-from adapters.language_head import Calibration, LanguageHead, pooled
+from adapters.language_head import Calibration, LanguageHead, Letters
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 
@@ -122,16 +122,24 @@ def publish_random(
     )
 
 
+def random_letters(hidden_size: int) -> Letters:
+    """Seven letters that are all said somewhere."""
+    torch.manual_seed(4)
+    norm = torch.rand(2, hidden_size)
+    return Letters(torch.randn(8, hidden_size), torch.randn(8), norm[0] + 0.5, norm[1])
+
+
 def add_language_head(folder: Path, waves: Sequence[np.ndarray], layer: int = 2) -> LanguageHead:
     """A random head over es, fr and ru beside the backbone of a model folder, which finds all three among ``waves``."""
     encoder = load_backbone(folder / "backbone")
+    letters = random_letters(encoder.hidden_size)
     with torch.inference_mode():
-        states = torch.cat([pooled(encoder.trunk(pad([wave]), layer)) for wave in waves])
+        said = torch.cat([letters.pooled(encoder.trunk(pad([wave]), layer)) for wave in waves])
     torch.manual_seed(3)
-    weight = torch.randn(3, states.shape[1])
-    weight *= 3.0 / (states @ weight.T).std(dim=0, keepdim=True).T
-    bias = -(states @ weight.T).mean(dim=0)
+    weight = torch.randn(3, said.shape[1])
+    weight *= 3.0 / (said @ weight.T).std(dim=0, keepdim=True).T
+    bias = -(said @ weight.T).mean(dim=0)
     calibration = Calibration(0.5, 2.0, (0.0, 0.1, -0.1))
-    head = LanguageHead(layer, ("es", "fr", "ru"), weight, bias, calibration, fingerprint(folder / "backbone"))
+    head = LanguageHead(layer, ("es", "fr", "ru"), letters, weight, bias, calibration, fingerprint(folder / "backbone"))
     head.save(folder / "languages")
     return head

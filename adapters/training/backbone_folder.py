@@ -19,6 +19,8 @@ from adapters.errors import BackboneError
 from adapters.frontend import SAMPLE_RATE
 from adapters.vocab import Vocab
 
+_HEAD = "head.safetensors"
+
 
 @dataclass(frozen=True)
 class BackboneShape:
@@ -69,9 +71,7 @@ def write_backbone(
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
     encoder.model.save_pretrained(folder, state_dict=state)
-    save_file(
-        {name: tensor.detach().to(dtype) for name, tensor in head.named_parameters()}, folder / "head.safetensors"
-    )
+    save_file({name: tensor.detach().to(dtype) for name, tensor in head.named_parameters()}, folder / _HEAD)
     (folder / "vocab.json").write_text(vocab.to_json() + "\n", encoding="utf-8")
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -103,13 +103,23 @@ def start_backbone(folder: Path, encoder: Encoder) -> None:
         raise BackboneError(f"{folder}: not of the shape that is trained here: {error}") from error
 
 
+def read_head(folder: Path) -> tuple[dict[str, Tensor], Vocab]:
+    """The multilingual CTC head beside the backbone in ``folder``, weight (V, D) and bias (V,), and its tokens.
+
+    Raises :class:`~adapters.errors.BackboneError` where there is none.
+    """
+    if not (folder / _HEAD).exists():
+        raise BackboneError(f"{folder}: no {_HEAD}, the CTC head over all languages that `tongues pretrain` writes")
+    return load_file(folder / _HEAD), Vocab.from_json((folder / "vocab.json").read_bytes())
+
+
 def start_head(folder: Path, vocab: Vocab, weight: Tensor, bias: Tensor) -> None:
     """Fill a head over ``vocab``, weight (V, D) and bias (V,), from the multilingual head in ``folder`` where it knows
     the token; a folder without one leaves all as it is."""
-    if not (folder / "head.safetensors").exists():
+    if not (folder / _HEAD).exists():
         return
-    known = {token: row for row, token in enumerate(Vocab.from_json((folder / "vocab.json").read_bytes()).tokens)}
-    head = load_file(folder / "head.safetensors")
+    head, spoken = read_head(folder)
+    known = {token: row for row, token in enumerate(spoken.tokens)}
     with torch.no_grad():
         for row, token in enumerate(vocab.tokens):
             if token in known:

@@ -1,8 +1,8 @@
 """Telling languages apart: a head is fitted on the trunk, then weighed against what the adapters hear.
 
-The head is a multinomial logistic regression on pooled states of the train split, varied as adapters' clips are, so
-that it hears less of a microphone; its regularisation is chosen on the dev split. There too, on what the head
-shortlists, the weights of head and score and an offset a language are fitted. The report is of the test split.
+The head is a multinomial logistic regression on the letters that seem to be said in the clips of the train split; its
+regularisation is chosen on the dev split. There too, on what the head shortlists, the weights of head and score and an
+offset a language are fitted. The report is of the test split.
 
 A language with one voice can be told by its voice: ``held_out`` leaves sources out of everything and reports on them.
 """
@@ -10,7 +10,7 @@ A language with one voice can be told by its voice: ``held_out`` leaves sources 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder
 from adapters.errors import ChoiceError, DataError
 from adapters.frontend import SAMPLE_RATE, few_widths, pad
-from adapters.language_head import Calibration, LanguageHead, pooled
+from adapters.language_head import Calibration, LanguageHead, Letters
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
+from adapters.training.backbone_folder import read_head
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 from adapters.training.manifest import Clip, read_manifest
 
 LONG_S = 2.0  #: from here on a clip counts for what is aimed at
 _STRENGTHS = (1e-3, 1e-2, 1e-1)
 _VARIATIONS = 2
+_ENOUGH_S = 480.0
 _BATCH_S = 30
 _AUGMENTATION = Augmentation(speed=0.1, telephone=0.15, noise=0.15, filter=0.3)
 _OFFSET_PENALTY = 0.01
@@ -41,11 +43,11 @@ _OFFSET_PENALTY = 0.01
 
 @dataclass(frozen=True)
 class Heard:
-    """Clips with their states, pooled (N, 2D), and the score of each language's best path (N, L), if that was asked
+    """Clips with their letters, pooled (N, K), and the score of each language's best path (N, L), if that was asked
     for; ``truth`` (N,) are numbers of languages."""
 
     clips: list[Clip]
-    states: np.ndarray
+    letters: np.ndarray
     scores: np.ndarray
     truth: np.ndarray
 
@@ -67,7 +69,8 @@ def train_language_head(
 
     ``held_out``: pairs of language and source that nothing is fitted on; the report is of them alone. ``announce`` is
     told what is going on. Raises :class:`~adapters.errors.DataError` where there are fewer than two languages, or no
-    clips of what is held out.
+    clips of what is held out, and
+    :class:`~adapters.errors.BackboneError` where the backbone has no CTC head beside it.
     """
     listener = _Listener(models, manifest, device)
     announce(f"{len(listener.languages)} languages: {', '.join(listener.languages)}")
@@ -77,8 +80,8 @@ def train_language_head(
     if held_out and not out:
         raise DataError(f"{manifest}: no clips of {', '.join('/'.join(pair) for pair in sorted(held_out))}")
     split = {name: [clip for clip in kept if clip.split == name] for name in ("train", "dev", "test")}
-    train = listener.hear(split["train"], variations=_VARIATIONS, scored=False)
-    announce(f"heard {len(split['train'])} clips to train on")
+    train = listener.hear(_some(split["train"]), variations=_VARIATIONS, scored=False)
+    announce(f"heard {len(train.clips)} clips to train on, variations counted")
     dev = listener.hear(split["dev"], variations=1, scored=True)
     test = listener.hear(out or split["test"], variations=1, scored=True)
     announce(f"heard {len(dev.clips)} and {len(test.clips)} clips in every language, to weigh and to report")
@@ -86,6 +89,7 @@ def train_language_head(
     head = LanguageHead(
         layer=listener.layer,
         languages=listener.languages,
+        letters=listener.letters,
         weight=torch.from_numpy(weight),
         bias=torch.from_numpy(bias),
         calibration=Calibration(1.0, 0.0, (0.0,) * len(listener.languages)),
@@ -94,6 +98,19 @@ def train_language_head(
     both = _calibrate(head, dev, range(len(head.languages)), shortlisted=True)
     score = _calibrate(head, dev, range(len(head.languages)), shortlisted=False)
     return _with(head, both, _report(_with(head, both, {}), score, test))
+
+
+def _some(clips: Sequence[Clip]) -> list[Clip]:
+    """At most :data:`_ENOUGH_S` of each language and source, drawn at random."""
+    seconds: dict[tuple[str, str], float] = {}
+    kept = []
+    for index in np.random.default_rng(0).permutation(len(clips)):
+        clip = clips[index]
+        sofar = seconds.get((clip.language, clip.source), 0.0)
+        if sofar < _ENOUGH_S:
+            kept.append(clip)
+            seconds[clip.language, clip.source] = sofar + clip.seconds
+    return kept
 
 
 class _Listener:
@@ -117,6 +134,7 @@ class _Listener:
                 f"{models}: adapters for at least two languages of {manifest} are needed to tell them apart"
             )
         self.languages = tuple(found)
+        self.letters = _letters(models / "backbone", self._encoder)
         self._bank = Bank(*sizes, limit=len(found), device=torch.device(device))
         self._seats: list[Seat] = []
         for adapter in found.values():
@@ -133,14 +151,14 @@ class _Listener:
             raise DataError("train, dev and test each need clips to tell languages by")
         cache = AudioCache(clips, self._cache)
         count = len(clips) * variations
-        states = np.zeros((count, 2 * self._encoder.hidden_size), dtype=np.float32)
+        letters = np.zeros((count, len(self.letters.bias) - 1), dtype=np.float32)
         scores = np.zeros((count if scored else 0, len(self.languages)), dtype=np.float32)
         lengths = [cache.length(row % len(clips)) for row in range(count)]
         for rows in epoch_batches(lengths, _BATCH_S * SAMPLE_RATE, seed=0, epoch=0):
             waves = [self._wave(cache, row) for row in rows]
             audio = pad(waves, normalised=self._normalised, width=few_widths).to(self._device)
             frames = self._encoder.trunk(audio, self.layer)
-            states[rows] = pooled(frames).cpu().numpy()
+            letters[rows] = self.letters.pooled(frames).cpu().numpy()
             for number in range(len(self.languages) if scored else 0):
                 worn = self._bank.dress([self._seats[number]] * len(rows))
                 ids, best = (found.cpu().numpy() for found in best_tokens(self._encoder.top(frames, worn)))
@@ -148,7 +166,7 @@ class _Listener:
                     path = BestPath(ids[place, :length], best[place, :length])
                     scores[row, number] = path.log_probability / length
         truth = np.array([self.languages.index(clip.language) for clip in clips] * variations)
-        return Heard(list(clips) * variations, states, scores, truth)
+        return Heard(list(clips) * variations, letters, scores, truth)
 
     def _wave(self, cache: AudioCache, row: int) -> np.ndarray:
         variation, index = divmod(row, len(cache))
@@ -156,14 +174,22 @@ class _Listener:
         return _AUGMENTATION(samples, np.random.default_rng([variation, index])) if variation else samples
 
 
+def _letters(backbone: Path, encoder: Encoder) -> Letters:
+    """The CTC head that lies beside the backbone, blank first, and the norm below it."""
+    head, vocab = read_head(backbone)
+    order = [vocab.blank, *(row for row in range(vocab.size) if row != vocab.blank)]
+    norm = encoder.model.encoder.layer_norm
+    return Letters(head["weight"].float()[order], head["bias"].float()[order], norm.weight.float(), norm.bias.float())
+
+
 def _fit(train: Heard, dev: Heard) -> tuple[np.ndarray, np.ndarray]:
     """Weight (L, 2D) and bias (L,) of the head that is best on the dev clips, of a few strengths of regularisation."""
-    scaler = StandardScaler().fit(train.states)
+    scaler = StandardScaler().fit(train.letters)
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for strength in _STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=500, class_weight="balanced")
-        model.fit(scaler.transform(train.states), train.truth)
-        loss = -float(np.mean(model.predict_log_proba(scaler.transform(dev.states))[range(len(dev.truth)), dev.truth]))
+        model.fit(scaler.transform(train.letters), train.truth)
+        loss = -float(np.mean(model.predict_log_proba(scaler.transform(dev.letters))[range(len(dev.truth)), dev.truth]))
         if best is None or loss < best[0]:
             weight, bias = model.coef_ / scaler.scale_, model.intercept_
             if len(weight) == 1:  # of two languages it gives the odds of the second
@@ -240,10 +266,10 @@ def _share(right: np.ndarray) -> float:
 
 
 def _told(head: LanguageHead, heard: Heard) -> np.ndarray:
-    logits = heard.states @ head.weight.numpy().T + head.bias.numpy()
+    logits = heard.letters @ head.weight.numpy().T + head.bias.numpy()
     told: np.ndarray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     return told
 
 
 def _with(head: LanguageHead, calibration: Calibration, report: dict[str, Any]) -> LanguageHead:
-    return LanguageHead(head.layer, head.languages, head.weight, head.bias, calibration, head.fingerprint, report)
+    return replace(head, calibration=calibration, report=report)

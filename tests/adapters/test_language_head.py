@@ -14,8 +14,8 @@ import torch
 from adapters.encoder import Frames
 from adapters.errors import LanguageHeadError
 from adapters.frontend import pad
-from adapters.language_head import Calibration, LanguageHead, load_language_head, pooled
-from tests.builders import clip, encoder_of, reference
+from adapters.language_head import Calibration, LanguageHead, load_language_head
+from tests.builders import clip, encoder_of, random_letters, reference
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -24,7 +24,8 @@ def head(languages: tuple[str, ...] = ("es", "fr", "pt-BR"), size: int = 48, lay
     torch.manual_seed(0)
     count = len(languages)
     calibration = Calibration(0.7, 3.0, tuple(0.1 * number for number in range(count)))
-    return LanguageHead(layer, languages, torch.randn(count, 2 * size), torch.randn(count), calibration, FINGERPRINT)
+    weight, bias = 9 * torch.randn(count, 7), torch.randn(count)
+    return LanguageHead(layer, languages, random_letters(size), weight, bias, calibration, FINGERPRINT)
 
 
 @torch.inference_mode()
@@ -37,12 +38,15 @@ def test_a_row_among_longer_and_louder_ones_is_told_as_it_is_alone():
     assert (together[0] - together[1]).abs().max() > 0.1
 
 
-def test_what_is_pooled_is_mean_and_deviation_of_the_valid_frames():
+def test_what_is_pooled_is_the_share_of_each_letter_in_the_valid_frames():
+    letters = random_letters(3)
     torch.manual_seed(0)
     hidden = torch.randn(2, 7, 3)
-    told = pooled(Frames(hidden, (7, 4), 1))
-    rows = [torch.cat([hidden[row, :n].mean(0), hidden[row, :n].std(0, unbiased=False)]) for row, n in ((0, 7), (1, 4))]
-    torch.testing.assert_close(told, torch.stack(rows))
+    told = letters.pooled(Frames(hidden, (7, 4), 1))
+    for row, length in ((0, 7), (1, 4)):
+        normed = torch.nn.functional.layer_norm(hidden[row, :length], (3,), letters.norm_weight, letters.norm_bias)
+        said = (normed @ letters.weight.T + letters.bias).softmax(dim=1)[:, 1:].sum(dim=0)
+        torch.testing.assert_close(told[row].square(), said / said.sum())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def _record(folder: Path, **changes: object) -> None:
         (lambda folder: _record(folder, format=2), "format 2"),
         (lambda folder: _record(folder, fingerprint="f" * 16), "made for the backbone"),
         (lambda folder: _record(folder, layer=9), "does not fit"),
-        (lambda folder: _record(folder, languages=["es"]), "weights, not"),
+        (lambda folder: _record(folder, languages=["es"]), "has the shape"),
         (lambda folder: _record(folder, calibration={"head": 1, "score": 1, "offsets": [0]}), "does not fit"),
         (lambda folder: _record(folder, calibration=None), "cannot be read"),
         (lambda folder: next(folder.glob("weights-*")).write_bytes(b"junk"), "is not the file"),

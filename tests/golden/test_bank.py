@@ -20,7 +20,7 @@ from adapters.frontend import pad
 from adapters.language_head import Calibration, LanguageHead
 from adapters.recognise import begin, finish, recognise
 from adapters.windows import Window
-from tests.builders import clip, encoder_of, perturbed_adapter, reference
+from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 LENGTHS_S = (0.3, 1.1, 2.0, 0.7, 3.1, 1.6, 0.5, 2.4)
@@ -162,9 +162,14 @@ def test_an_untrained_adapter_changes_next_to_nothing(kind):
 def test_a_forward_in_two_parts_equals_the_whole(encoder, bank, seats):
     """The trunk of some clips in one batch, then the tops of some of them in another, in an order of their own."""
     torch.manual_seed(0)
-    count, size = 3, encoder.hidden_size
     head = LanguageHead(
-        2, ("es", "fr", "ru"), torch.randn(count, 2 * size), torch.zeros(count), Calibration(1.0, 0.0, (0.0,) * 3), ""
+        2,
+        ("es", "fr", "ru"),
+        random_letters(encoder.hidden_size),
+        torch.randn(3, 7),
+        torch.zeros(3),
+        Calibration(1.0, 0.0, (0.0,) * 3),
+        "",
     )
     windows = [Window(0, one, 3, encoder.geometry.frames(one.size) - 5) for one in CLIPS[:4]]
     begun = begin(encoder, windows, head)
