@@ -42,11 +42,13 @@ def serve(settings: Settings) -> int:
     """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
     import uvicorn
 
+    from app.heap import settle_heap
     from app.main import create_app
 
     def stop() -> None:
         server.should_exit = True
 
+    settle_heap()
     app = create_app(settings, on_failure=stop)
     config = uvicorn.Config(
         app,
