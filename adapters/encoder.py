@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from adapters.frontend import FrontEnd, Geometry, Lengths, PaddedAudio, indices, valid_mask
 from adapters.fused import project
+from adapters.pieces import front
 from adapters.shapes import Norm, Place
 
 if TYPE_CHECKING:  # transformers' models take seconds to import, and only who loads one needs them
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
         """
         if not 0 <= upto <= self.layer_count:
             raise ValueError(f"a trunk of {upto} layers out of {self.layer_count}")
-        x, lengths = self.frontend(audio)  # (B, T, D)
+        x, lengths = front(self.frontend, audio)  # (B, T, D)
         if masked is not None:
             x = torch.where(masked[..., None], self.model.masked_spec_embed.to(x.dtype), x)
         valid = valid_mask(lengths, x.shape[1], x.device)

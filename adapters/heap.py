@@ -1,7 +1,9 @@
-"""Memory that a forward frees stays with the process, so that the next forward finds it.
+"""How this process' C library keeps memory that a forward has freed.
 
-glibc gives every large block back to the kernel when it is freed, and the next batch faults in each of its pages anew:
-up to a fifth of a forward of eight rows. A service that runs the same forward for days keeps its peak instead.
+Left alone, glibc gives each thread a heap of its own, made of pieces of 64 MiB, which a forward's tensors fit badly: what
+is freed in one is of no use to another, and a service grows for as long as batches of new sizes come. Blocks that are
+large enough it gives back to the kernel, and the next batch faults in each of their pages anew: up to a fifth of a
+forward of eight rows. A service that runs the same forward for days has one heap instead, and keeps its peak.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ _LARGEST = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Serve blocks of up to 1 GiB from one heap that is trimmed only past 1 GiB of free memory at its end.
+    """One heap for all threads, for blocks of up to 1 GiB, trimmed only past 1 GiB of free memory at its end. To be
+    called before there are threads.
 
-    Whether that was possible: only glibc can, others go on as they are. Threads that already allocated keep their heap.
+    Whether that was possible: only glibc can, others go on as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

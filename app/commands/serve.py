@@ -49,11 +49,13 @@ def serve(settings: Settings) -> int:
     """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
     import uvicorn
 
+    from adapters.heap import keep_freed_memory
     from app.main import create_app
 
     def stop() -> None:
         server.should_exit = True
 
+    keep_freed_memory()
     app = create_app(settings, on_failure=stop)
     config = uvicorn.Config(
         app,

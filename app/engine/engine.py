@@ -31,7 +31,6 @@ from adapters.errors import (
     QueueFull,
 )
 from adapters.frontend import SAMPLE_RATE
-from adapters.heap import keep_freed_memory
 from adapters.language_head import LanguageHead, load_language_head
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
@@ -221,8 +220,6 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        if config.device == "cpu":
-            keep_freed_memory()
         encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
         stores = [AdapterStore(folder) for folder in config.stores]
         sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}

@@ -20,7 +20,7 @@ from adapters.recognise import begin, recognise
 from adapters.recogniser import Recogniser
 from adapters.windows import Window
 from tests.adapters.test_graphs import Recorder
-from tests.builders import clip, encoder_of, perturbed_adapter, reference
+from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
 
 CONFIGS = [
     AdapterConfig("bottleneck", 16, top_layers(4, 2), "adapted", 24),
@@ -83,8 +83,8 @@ def test_a_trunk_and_the_top_after_it_say_what_the_whole_says(encoder, fixed):
     """And the language head what it says of each window alone; tops of batches other than their trunks'."""
     bank, seats = seated(encoder)
     torch.manual_seed(0)
-    weight = torch.randn(3, 2 * encoder.hidden_size)
-    head = LanguageHead(1, ("es", "fr", "ru"), weight, torch.zeros(3), Calibration(1.0, 1.0, (0.0,) * 3), "")
+    letters, calibration = random_letters(encoder.hidden_size), Calibration(1.0, 1.0, (0.0,) * 3)
+    head = LanguageHead(1, ("es", "fr", "ru"), letters, torch.randn(3, 7), torch.zeros(3), calibration, "")
     recogniser = Recogniser(encoder, bank, fixed=fixed)
     clips = windows(encoder, 0.5, 1.1, 0.8)
     begun = recogniser.begin(recogniser.prepare(clips), head).result()

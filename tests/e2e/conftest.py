@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.server import serving
+from tests.e2e.world import World, make_world
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,9 @@ def address(service_log: Path) -> Iterator[str]:
     with service_log.open("w") as out, serving(log=out) as found:
         yield found
     assert "Traceback" not in service_log.read_text()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Not to be changed by a test."""
+    return make_world(tmp_path_factory.mktemp("world"))

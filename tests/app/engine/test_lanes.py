@@ -14,8 +14,8 @@ from app.engine.lanes import Lanes, Step
 from app.engine.residency import Residency, worn_of
 from app.engine.runner import Ran
 from app.engine.scheduler import Budget, Scheduler
-from tests.app.engine.test_residency import HIDDEN, LAYERS, Files, adapter
 from tests.app.engine.test_traffic import WINDOW
+from tests.app.engine.tiers import HIDDEN, LAYERS, Files, adapter
 
 pytestmark = pytest.mark.anyio
 

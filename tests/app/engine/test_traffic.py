@@ -18,7 +18,7 @@ from adapters.windows import Window
 from app.engine.job import Batch, Job, Worn
 from app.engine.residency import Residency, worn_of
 from app.engine.scheduler import Budget, Scheduler
-from tests.app.engine.test_residency import CONFIG, Files, adapter, settled
+from tests.app.engine.tiers import CONFIG, Files, adapter, settled
 
 BUDGET = Budget(max_frames=1_000, max_rows=8, max_adapters=3, long_waits_s=2.0)
 WINDOW = Window(0, np.zeros(1, np.float32), 0, 0)

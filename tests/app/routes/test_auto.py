@@ -116,11 +116,12 @@ def test_fewer_seats_than_candidates_are_enough(telling_folder: Path, telling: L
 def test_a_candidate_that_cannot_be_loaded_is_left_out(telling_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(telling_folder, tmp_path / "model")
     with serving(Settings.read(models=folder, threads=1, watch_s=0)) as live:
-        best = live.transcribe(clips()[2], "lang=auto").json()["language"]
+        said = [(data, live.transcribe(data, "lang=auto").json()) for data in clips()]
+    data, best = next((data, told["language"]) for data, told in said if len(told["languages"]) > 1)
     for weights in (folder / "adapters" / best).glob("weights-*"):
         weights.write_bytes(b"spoilt")
     with serving(Settings.read(models=folder, threads=1, watch_s=0)) as live:
-        told = live.transcribe(clips()[2], "lang=auto").json()
+        told = live.transcribe(data, "lang=auto").json()
         assert told["language"] != best
         assert best not in {one["language"] for one in told["languages"]}
 

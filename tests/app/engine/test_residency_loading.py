@@ -1,0 +1,140 @@
+"""From disk to host memory: one load for all who wait, copies within their bytes, and versions that stay bound."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+
+from adapters.bank import Bank
+from adapters.errors import AdapterCorrupt, AdapterError
+from adapters.registry import Registry
+from adapters.store import AdapterStore
+from app.engine.residency import Residency, worn_of
+from app.engine.whereabouts import Whereabouts
+from tests.app.engine.tiers import BYTES, Files, adapter, bind, residency, take
+from tests.builders import make_model
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_one_load_for_many_waiters():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files)
+    waiting = [asyncio.create_task(bind(tiers, adapter("es"))) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    assert tiers.where(adapter("es")) == Whereabouts("loading", "disk")
+    files.gate.set()
+    loaded = await asyncio.gather(*waiting)
+    assert files.reads == ["es"]
+    assert all(one is loaded[0] for one in loaded)
+    assert tiers.where(adapter("es")) == Whereabouts("ready", "host")
+
+
+async def test_nobody_waits_for_anothers_load():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files)
+    stuck = asyncio.create_task(bind(tiers, adapter("slow")))
+    while not files.reads:
+        await asyncio.sleep(0)
+    free = Files()
+    tiers._load = free.load
+    assert (await bind(tiers, adapter("fr"))).record.name == "fr"
+    assert not stuck.done()
+    files.gate.set()
+    await stuck
+
+
+async def test_a_waiter_that_goes_away_takes_nobodys_load_along():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files)
+    first, second = (asyncio.create_task(bind(tiers, adapter("es"))) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    files.gate.set()
+    assert (await second).record.name == "es"
+    assert files.reads == ["es"]
+    tiers.let_go(worn_of(adapter("es")))
+
+
+async def test_a_load_that_everyone_left_is_not_kept_beyond_the_bound():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files, host_bytes=0)
+    gone = asyncio.create_task(bind(tiers, adapter("es")))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    files.gate.set()
+    while tiers.where(adapter("es")).state == "loading":
+        await asyncio.sleep(0.001)
+    assert tiers.where(adapter("es")) == Whereabouts("stored", "disk")
+
+
+async def test_host_copies_stay_within_their_bytes_but_for_those_in_use():
+    files = Files()
+    tiers = residency(files, host_bytes=2 * BYTES)
+    names = "abcd"
+    for name in names:
+        await bind(tiers, adapter(name))
+    assert len(tiers._host) == 4, "four requests, four copies"
+    for name in names:
+        tiers.let_go(worn_of(adapter(name)))
+    assert [worn.name for worn in tiers._host] == ["c", "d"]
+    await bind(tiers, adapter("c"))
+    await bind(tiers, adapter("a"))
+    tiers.let_go(worn_of(adapter("a")))
+    assert [worn.name for worn in tiers._host] == ["c", "a"], "the longest unused went"
+    assert files.reads == list("abcda")
+
+
+async def test_a_failed_load_is_told_and_may_be_tried_again():
+    files = Files(broken={"es"})
+    tiers = residency(files)
+    for attempt in range(2):
+        waiting = [bind(tiers, adapter("es")) for _ in range(3)]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(one, AdapterCorrupt) for one in found)
+        assert files.reads == ["es"] * (attempt + 1)
+        assert tiers.where(adapter("es")) == Whereabouts("failed", "disk", reason="weights are missing")
+    files.broken.clear()
+    assert (await bind(tiers, adapter("es"))).record.name == "es"
+    assert tiers.where(adapter("es")) == Whereabouts("ready", "host")
+    tiers.let_go(worn_of(adapter("es")))
+    assert not tiers._held, "failed requests left no binding behind"
+
+
+async def test_a_version_stays_bound_although_its_files_go(tmp_path):
+    """With a real store: unpublished and swept away while a request is bound to it, and its seat taken meanwhile."""
+    folder = make_model(tmp_path)
+    store = AdapterStore(folder / "adapters")
+    fingerprint = store.record("es").fingerprint or ""
+    registry = Registry([store], fingerprint, 48, 4)
+    tiers = Residency(Bank(48, 4, limit=1), registry.load, max_seats=1, max_host_bytes=0)
+    bound, other = registry.resolve(language="es"), registry.resolve(language="fr")
+    loaded = await bind(tiers, bound)
+    await bind(tiers, other)
+    store.remove("es")
+    store.sweep(grace_s=-1)
+    assert not (folder / "adapters" / "es").exists()
+    registry.scan()
+    for registered in (bound, other, bound):
+        assert await take(tiers, worn_of(registered))
+        tiers.release((worn_of(registered),), 0.0)
+    worn = tiers._bank.dress([tiers.seat(worn_of(bound))])
+    bias = worn.heads[0].pick("head.bias")[: loaded.vocab.size]
+    torch.testing.assert_close(bias, loaded.tensors["head.bias"])
+    assert (await bind(tiers, bound)) is loaded
+    for _ in range(2):
+        tiers.let_go(worn_of(bound))
+    with pytest.raises(AdapterError, match="missing"):
+        await bind(tiers, bound)
