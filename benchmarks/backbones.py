@@ -7,8 +7,9 @@ All are pre-norm, which ``load_adapter`` needs; it changes the order of operatio
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from adapters.adapter import Adapter
 from adapters.architectures import ARCHITECTURES
 from adapters.backbone import fingerprint, read_config
 from adapters.config import AdapterConfig, top_layers
+from adapters.record import AdapterRecord
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 
 VOCAB = Vocab(("<pad>", "|", *"abcdefghijklmnopqrstuvwxyzàèéëïñ'"[:30]))
 
 SHIPPED = "shipped"
+_DISTINCT = 8
 SIZES = {"wav2vec2-base": "wav2vec2-base", "xls-r-300m": "wav2vec2-xls-r-300m"}
 """Name here -> name in :data:`adapters.architectures.ARCHITECTURES`."""
 
@@ -41,7 +44,7 @@ class AdapterSize:
 
 
 def make_model(folder: Path, backbone: str, shipped: Path, size: AdapterSize, adapters: int) -> Path:
-    """``folder``/backbone and ``folder``/adapters with ``adapters`` adapters, of which no two are the same.
+    """``folder``/backbone and ``folder``/adapters with ``adapters`` adapters.
 
     ``backbone``: ``shipped``, whose model folder is ``shipped``, or one of :data:`SIZES`.
     """
@@ -54,11 +57,14 @@ def make_model(folder: Path, backbone: str, shipped: Path, size: AdapterSize, ad
 
 
 def publish_random(folder: Path, size: AdapterSize, adapters: int) -> None:
-    """Publish ``adapters`` adapters into a model folder that has a backbone: float16, as trained ones are stored."""
+    """Publish ``adapters`` adapters into a model folder that has a backbone: float16, as trained ones are stored.
+
+    Eight have weights of their own and others those of one of them: in memory each is a copy of its own all the same.
+    """
     config = read_config(folder / "backbone")
     shape = size.config(config.num_hidden_layers)
     store, known_by = AdapterStore(folder / "adapters"), fingerprint(folder / "backbone")
-    for number in range(adapters):
+    published = [
         store.publish(
             adapter_name(number),
             random_tensors(shape, config, seed=number),
@@ -69,6 +75,19 @@ def publish_random(folder: Path, size: AdapterSize, adapters: int) -> None:
             layer_count=config.num_hidden_layers,
             fingerprint=known_by,
         )
+        for number in range(min(adapters, _DISTINCT))
+    ]
+    for number in range(_DISTINCT, adapters):
+        _publish_again(store, published[number % _DISTINCT], adapter_name(number))
+
+
+def _publish_again(store: AdapterStore, record: AdapterRecord, name: str) -> None:
+    """The same weights under another name: nobody who loads them can tell, and they need no room on disk."""
+    folder = store.folder / name
+    folder.mkdir()
+    for file in (record.weights.name, record.vocab.name):
+        os.link(store.folder / record.name / file, folder / file)
+    (folder / "adapter.json").write_text(replace(record, name=name).to_json())
 
 
 def random_tensors(shape: AdapterConfig, config: Any, *, seed: int) -> dict[str, torch.Tensor]:

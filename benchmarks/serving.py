@@ -125,20 +125,21 @@ class Results:
 
     def _seating(self) -> None:
         given = self._given
-        found = [
-            _apart(seat_published, "shipped, its own adapters", given.models, given.device),
-            *(
-                _apart(
-                    seat_random, f"shipped, {count} of one size", given.models / "backbone", size, count, given.device
-                )
-                for count, size in ((64, AdapterSize(64, 4)), (512, AdapterSize(64, 4)))
-            ),
-        ]
+        small, large = AdapterSize(64, 4), AdapterSize(256)
+        self.results["seating"] = []
+
+        def keep(found: Any) -> None:
+            self.results["seating"].append(asdict(found))
+            self._write()
+
+        keep(_apart(seat_published, "shipped, its own adapters", given.models, given.device))
+        for count in (64, 512):
+            what = f"shipped, {count} of one size"
+            keep(_apart(seat_random, what, given.models / "backbone", small, count, given.device))
         with tempfile.TemporaryDirectory() as folder:
-            base = make_model(Path(folder), "wav2vec2-base", given.models, AdapterSize(256), 0)
-            name = "wav2vec2-base, 64 of bottleneck 256"
-            found.append(_apart(seat_random, name, base / "backbone", AdapterSize(256), 64, given.device))
-        self.results["seating"] = [asdict(one) for one in found]
+            base = make_model(Path(folder), "wav2vec2-base", given.models, large, 0)
+            what = "wav2vec2-base, 64 of bottleneck 256"
+            keep(_apart(seat_random, what, base / "backbone", large, 64, given.device))
 
     def _http(self) -> None:
         given = self._given
