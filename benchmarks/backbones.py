@@ -107,7 +107,7 @@ def _make_random(folder: Path, architecture: str) -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     changes = {"do_stable_layer_norm": True, "pad_token_id": VOCAB.blank}
     config = Wav2Vec2Config.from_dict({**ARCHITECTURES[architecture].to_dict(), **changes})

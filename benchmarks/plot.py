@@ -33,9 +33,9 @@ def draw(comparisons: Mapping[str, Mapping[str, Any]]) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for number, system in enumerate(systems):
-        at = 20 + number * 150
-        parts.append(f'<circle cx="{at}" cy="20" r="5" fill="{_colour(number)}"/>')
-        parts.append(f'<text x="{at + 10}" y="24">{escape(system)}</text>')
+        left = 20 + number * 150
+        parts.append(f'<circle cx="{left}" cy="20" r="5" fill="{_colour(number)}"/>')
+        parts.append(f'<text x="{left + 10}" y="24">{escape(system)}</text>')
     for power in range(low, high + 1):
         at = x(10.0**power)
         parts.append(f'<line x1="{at:.1f}" y1="{_TOP - 14}" x2="{at:.1f}" y2="{height - 34}" stroke="#ddd"/>')

@@ -16,7 +16,7 @@ from adapters.backbone import load_backbone
 from benchmarks.backbones import VOCAB
 from benchmarks.clips import cut
 from benchmarks.systems.batches import Batches, Forward, Row, fastest, layouts
-from benchmarks.systems.plain import load_plain, padded, tokens
+from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec
 
 
@@ -57,13 +57,12 @@ class BareBackbone:
     @torch.inference_mode()
     def _by_encoder(self, rows: Sequence[Row]) -> list[list[int]]:
         audio, _ = padded([samples for samples, _ in rows], self._spec)
-        frames = self._encoder.trunk(audio.to(self._spec.device), self._encoder.layer_count)
-        hidden = self._encoder.hidden(frames, self._encoder.bare)
-        return tokens(F.linear(hidden, self._head), frames.lengths)
+        trunk = self._encoder.trunk(audio.to(self._spec.device), self._encoder.layer_count)
+        hidden = self._encoder.hidden(trunk, self._encoder.bare)
+        return tokens(F.linear(hidden, self._head), trunk.lengths)
 
     @torch.inference_mode()
     def _by_plain(self, rows: Sequence[Row]) -> list[list[int]]:
         audio, inputs = padded([samples for samples, _ in rows], self._spec)
         logits = self._plain(**inputs).logits
-        frames = self._plain._get_feat_extract_output_lengths(torch.tensor(audio.lengths))
-        return tokens(logits, frames.tolist())
+        return tokens(logits, frames(self._plain, audio))

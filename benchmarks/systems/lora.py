@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.clips import cut
 from benchmarks.systems.batches import Batches, Row, fastest, layouts
-from benchmarks.systems.plain import load_plain, padded, tokens
+from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec, SystemUnable
 
 RANK = 8
@@ -58,8 +58,7 @@ class MixedLora:
         audio, inputs = padded([samples for samples, _ in rows], self._spec)
         names = [self._name(language % len(self._names)) for _, language in rows]
         logits = self._model(**inputs, adapter_names=names).logits
-        frames = self._model.base_model.model._get_feat_extract_output_lengths(torch.tensor(audio.lengths))
-        return tokens(logits, frames.tolist())
+        return tokens(logits, frames(self._model.base_model.model, audio))
 
     def _name(self, language: int) -> str:
         return f"language{language}"

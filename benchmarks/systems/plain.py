@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Wav2Vec2ForCTC
 from transformers.utils import logging
 
-from adapters.frontend import PaddedAudio, pad
+from adapters.frontend import Geometry, PaddedAudio, pad
 from benchmarks.backbones import VOCAB
 from benchmarks.systems.system import SystemSpec, SystemUnable
 
@@ -45,6 +45,12 @@ def padded(clips: Sequence[np.ndarray], spec: SystemSpec) -> tuple[PaddedAudio, 
             mask[row, :length] = 1
         inputs["attention_mask"] = mask.to(spec.device)
     return audio, inputs
+
+
+def frames(model: Any, audio: PaddedAudio) -> list[int]:
+    """The valid frames of each row."""
+    geometry = Geometry(tuple(model.config.conv_kernel), tuple(model.config.conv_stride))
+    return [geometry.frames(length) for length in audio.lengths]
 
 
 def tokens(logits: Tensor, lengths: Sequence[int]) -> list[list[int]]:
