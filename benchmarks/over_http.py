@@ -8,12 +8,13 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from adapters.backbone import read_config
 from adapters.store import AdapterStore
 from benchmarks.clips import cut, read_recordings, repeated, wav
 from benchmarks.server import serving
@@ -61,16 +62,17 @@ class Load:
     publishes: int = 10
 
 
-def measure(models: Path, device: str, load: Load) -> Served:
-    """Start the service on a copy of the model folder, which versions are published into, and measure."""
+def measure(models: Path, device: str, load: Load, keep: Callable[[Served], None]) -> None:
+    """Start the service on a copy of the model folder, which versions are published into, and measure; ``keep`` is told
+    of what there is after each of three parts."""
     with tempfile.TemporaryDirectory() as folder, open("/dev/null", "w") as log:
         model = shutil.copytree(models, Path(folder) / "model")
         options = ("--models", str(model), "--device", device, "--log-level", "warning")
         with serving(*options, log=log, environment={"TONGUES_ADMIN_KEY": _KEY}) as base:
-            return asyncio.run(_measure(base, model, load))
+            asyncio.run(_measure(base, model, load, keep))
 
 
-async def _measure(base: str, model: Path, load: Load) -> Served:
+async def _measure(base: str, model: Path, load: Load, keep: Callable[[Served], None]) -> None:
     async with httpx.AsyncClient(base_url=base, timeout=600) as client:
         listed = (await client.get("/adapters")).json()["adapters"]
         names = [adapter["name"] for adapter in listed if adapter["state"] != "failed"]
@@ -82,15 +84,17 @@ async def _measure(base: str, model: Path, load: Load) -> Served:
                 served.mixing.append(
                     Mixing(concurrency, identical, await _loaded(client, names, load.requests, concurrency))
                 )
+        keep(served)
         long = wav(repeated(load.long_s))
         for _ in range(load.rounds):
             idle = await _short_clips(client, names, load.window_s)
             async with _transcribing(client, names[-1], long):
                 beside = await _short_clips(client, names, load.window_s)
             served.beside.append(Beside(percentile(idle, 95), percentile(beside, 95)))
+        keep(served)
         for number in range(load.publishes):
             served.published_s.append(await _published(client, model, names[number % len(names)], number))
-        return served
+        keep(served)
 
 
 async def _loaded(client: httpx.AsyncClient, names: list[str], requests: int, concurrency: int) -> Timing:
@@ -175,8 +179,6 @@ def _another_version(model: Path, name: str, number: int) -> tuple[bytes, bytes,
 
 
 def _sizes(model: Path) -> tuple[int, int]:
-    from adapters.backbone import read_config
-
     config = read_config(model / "backbone")
     return config.hidden_size, config.num_hidden_layers
 

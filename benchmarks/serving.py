@@ -29,7 +29,7 @@ from benchmarks.backbones import SHIPPED, SIZES, AdapterSize, make_model
 from benchmarks.comparison import Found, compare
 from benchmarks.grid import ALL, FEW_SEATS, default_plans, full_plans
 from benchmarks.memory import available_bytes, machine_bytes
-from benchmarks.over_http import Load, measure
+from benchmarks.over_http import Load, Served, measure
 from benchmarks.plot import draw
 from benchmarks.profile import profile_steps
 from benchmarks.report import page, target_table
@@ -151,7 +151,12 @@ class Results:
             long_s=given.long_s,
             window_s=min(usual.window_s, given.long_s),
         )
-        self.results["http"] = asdict(measure(given.models, given.device, load))
+
+        def keep(served: Served) -> None:
+            self.results["http"] = asdict(served)
+            self._write()
+
+        measure(given.models, given.device, load, keep)
 
     def _profile(self) -> None:
         given = self._given
