@@ -50,6 +50,11 @@ def cut(name: str) -> tuple[np.ndarray, ...]:
     return tuple(speech.take(np.arange(b, e), mode="wrap") for b, e in zip(begins, ends, strict=True))
 
 
+def usual() -> list[np.ndarray]:
+    """Four clips of middle length, for what has to be tried out."""
+    return sorted(cut("1-15 s"), key=len)[_COUNT // 2 - 2 : _COUNT // 2 + 2]
+
+
 def repeated(seconds: float) -> np.ndarray:
     """The recordings over and over, (N,) float32 at 16 kHz."""
     return np.resize(_speech(), int(seconds * SAMPLE_RATE))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from adapters.backbone import load_backbone
 from benchmarks.backbones import VOCAB
-from benchmarks.clips import cut
+from benchmarks.clips import usual
 from benchmarks.systems.batches import Batches, Forward, Row, fastest, layouts
 from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec
@@ -36,7 +36,7 @@ class BareBackbone:
             for name, forward in ways.items()
             for layout in layouts(self._spec.cores, on_cpu=self._spec.on_cpu)
         ]
-        best = fastest([(forward, layout) for _, forward, layout in tried], cut("1-15 s")[:8])
+        best = fastest([(forward, layout) for _, forward, layout in tried], usual())
         self._way, forward, self._layout = tried[best]
         if forward == self._by_encoder:
             del self._plain

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from benchmarks.clips import cut
+from benchmarks.clips import usual
 from benchmarks.systems.batches import Batches, Row, fastest, layouts
 from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec, SystemUnable
@@ -38,7 +38,7 @@ class MixedLora:
         own = [p for name, p in self._model.named_parameters() if f".{names[0]}." in name]
         self._bytes = sum(tensor.numel() * tensor.element_size() for tensor in own)
         tried = [(self._forward, layout) for layout in layouts(self._spec.cores, on_cpu=self._spec.on_cpu, lanes=False)]
-        forward, self._layout = tried[fastest(tried, cut("1-15 s")[:8])]
+        forward, self._layout = tried[fastest(tried, usual())]
         self._batches = Batches(forward, self._layout)
 
     async def answer(self, samples: np.ndarray, language: int) -> object:
