@@ -24,7 +24,9 @@ most.
 - **peft**: LoRA on queries and values, a batch mixed by `adapter_names`.
 - **bare**: the backbone with one head, no adapters, no bank: the floor, in whichever layout is fastest here.
 
-`engine` wears {sizes}. `load_adapter` wears what MMS does, 16 wide and once a layer, which is less arithmetic.
+What `engine` wears: {sizes}.
+
+`load_adapter` wears what MMS does, 16 wide and once a layer, which is less arithmetic.
 Backbones but the shipped one have random weights, and all are pre-norm, which `load_adapter` needs."""
 
 
