@@ -50,8 +50,8 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
     found = Found(plan.backbone)
     with contextlib.ExitStack() as stack:
         workers = dict(_started(plan, spec, found, stack))
-        for comparison in plan.comparisons:
-            for number in range(plan.rounds):
+        for number in range(plan.rounds):  # of all cells: those that are compared with each other lie close in time
+            for comparison in plan.comparisons:
                 for name in _turned(comparison, number):
                     if name in workers:
                         _run(workers[name], comparison.cell, number, found)
