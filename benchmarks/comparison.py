@@ -1,0 +1,97 @@
+"""One backbone's plan, run: every system in a process of its own, one of them at work at a time, in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from benchmarks.grid import FEW_SEATS, Comparison, Plan
+from benchmarks.systems import SystemSpec, SystemUnable
+from benchmarks.worker import Footprint, Worker
+from benchmarks.workload import Cell, Timing
+
+log = logging.getLogger("benchmarks")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system, one cell, one round."""
+
+    backbone: str
+    system: str
+    cell: Cell
+    round: int
+    timing: Timing
+
+
+@dataclass
+class Found:
+    """What came of one plan. ``unable``: the reason of a system, or of a system in one cell."""
+
+    backbone: str
+    runs: list[Run] = field(default_factory=list)
+    footprints: dict[str, Footprint] = field(default_factory=dict)
+    facts: dict[str, dict[str, str | int | float]] = field(default_factory=dict)
+    unable: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] = lambda found: None) -> Found:
+    """Run ``plan`` on the model of ``spec``. What a system cannot do is noted, and the others go on.
+
+    ``on_round`` is told of what there is after every round of a cell.
+    """
+    found = Found(plan.backbone)
+    with contextlib.ExitStack() as stack:
+        workers = dict(_started(plan, spec, found, stack))
+        for number in range(plan.rounds):  # of all cells: those that are compared with each other lie close in time
+            for comparison in plan.comparisons:
+                for name in _turned(comparison, number):
+                    if name in workers:
+                        _run(workers[name], comparison.cell, number, found)
+                on_round(found)
+        for name, worker in workers.items():
+            with contextlib.suppress(SystemUnable):
+                found.footprints[name], found.facts[name] = worker.footprint(), worker.facts()
+    return found
+
+
+def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitStack) -> Iterator[tuple[str, Worker]]:
+    for name in plan.systems:
+        log.info("%s: starting %s", plan.backbone, name)
+        own = replace(spec, seats=64) if name == FEW_SEATS else spec
+        try:
+            worker = Worker("engine" if name == FEW_SEATS else name, own)
+        except SystemUnable as error:
+            log.warning("%s: %s cannot: %s", plan.backbone, name, error)
+            found.unable[name] = str(error)
+            continue
+        worker.name = name
+        stack.callback(worker.close)
+        yield name, worker
+
+
+def _turned(comparison: Comparison, number: int) -> tuple[str, ...]:
+    """Another goes first in every round: a machine that slows down slows all."""
+    first = number % len(comparison.systems)
+    return comparison.systems[first:] + comparison.systems[:first]
+
+
+def _run(worker: Worker, cell: Cell, number: int, found: Found) -> None:
+    where = f"{worker.name}: {cell.adapters} {cell.popularity}, concurrency {cell.concurrency}, {cell.clips}"
+    if where in found.unable:
+        return
+    try:
+        timing = worker.run(cell)
+    except SystemUnable as error:
+        log.warning("%s: %s cannot: %s", found.backbone, where, error)
+        found.unable[where] = str(error)
+        return
+    log.info("%s: %s, round %d: RTFx %.1f, p95 %.3f s", found.backbone, where, number, timing.rtfx, timing.p95_s)
+    found.runs.append(Run(found.backbone, worker.name, cell, number, timing))

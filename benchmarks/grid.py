@@ -1,0 +1,122 @@
+"""What is measured: for each backbone its adapters, and cells with the systems that take part in each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from benchmarks.backbones import SHIPPED, AdapterSize
+from benchmarks.workload import Cell, Popularity
+
+ALL = ("engine", "load_adapter", "full models", "peft", "bare")
+ENGINE = ("engine",)
+TARGETED = ("engine", "load_adapter", "bare")
+FEW_SEATS = "engine, 64 seats"
+"""The engine with more languages than there are seats on the device."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Systems side by side: ``cell`` once for each of them in every round."""
+
+    cell: Cell
+    systems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is compared over one backbone."""
+
+    backbone: str
+    size: AdapterSize
+    comparisons: tuple[Comparison, ...]
+    rounds: int = 3
+
+    @property
+    def adapters(self) -> int:
+        """As many as the cell with the most speaks."""
+        return max(comparison.cell.adapters for comparison in self.comparisons)
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Those that take part in any cell, in order of their first."""
+        return tuple(dict.fromkeys(name for one in self.comparisons for name in one.systems))
+
+    def narrowed(self, systems: Collection[str], adapters: int, rounds: int | None) -> Plan:
+        """With these systems alone, cells of at most so many languages, and so many rounds, None for as many as it has.
+
+        Raises ``ValueError`` where nothing is left."""
+        kept = [
+            Comparison(one.cell, tuple(name for name in one.systems if name in systems))
+            for one in self.comparisons
+            if one.cell.adapters <= adapters
+        ]
+        comparisons = tuple(one for one in kept if one.systems)
+        if not comparisons:
+            raise ValueError(
+                f"{self.backbone}: no cell has at most {adapters} languages and any of {', '.join(systems)}"
+            )
+        return replace(self, comparisons=comparisons, rounds=rounds or self.rounds)
+
+
+def default_plans(requests: int = 96) -> tuple[Plan, ...]:
+    """Within twenty minutes on two cores: each axis by itself, from 64 languages spoken alike by 64 clients."""
+    return (_shipped(requests), _base(requests * 2 // 3), _large(requests // 4))
+
+
+def full_plans(requests: int = 1_024) -> tuple[Plan, ...]:
+    """Every axis with every other, over every backbone: hours, for a GPU."""
+    sizes = {SHIPPED: AdapterSize(64, 4), "wav2vec2-base": AdapterSize(256), "xls-r-300m": AdapterSize(64)}
+    popularities: tuple[Popularity, ...] = ("identical", "uniform", "zipf", "distinct")
+    cells = [
+        _compared(Cell(clips, adapters, popularity, concurrency, requests), ALL)
+        for clips in ("1-15 s", "1-2 s")
+        for adapters in (1, 8, 64, 512)
+        for popularity in popularities
+        if adapters > 1 or popularity == "identical"
+        for concurrency in (1, 8, 64)
+    ]
+    return tuple(Plan(backbone, size, tuple(cells), rounds=5) for backbone, size in sizes.items())
+
+
+def _shipped(requests: int) -> Plan:
+    usual = Cell("1-15 s", 64, "uniform", 64, requests)
+    return Plan(
+        SHIPPED,
+        AdapterSize(64, 4),
+        (
+            Comparison(usual, ALL),
+            Comparison(replace(usual, popularity="identical"), (*TARGETED[:2], "peft")),
+            Comparison(replace(usual, popularity="zipf"), ("engine", "peft")),
+            Comparison(replace(usual, popularity="distinct"), ("engine", "peft")),
+            Comparison(replace(usual, concurrency=1, requests=requests // 3), ALL),
+            Comparison(replace(usual, concurrency=8, requests=requests * 2 // 3), ALL),
+            Comparison(replace(usual, adapters=1, popularity="identical"), ENGINE),
+            Comparison(replace(usual, adapters=8), ENGINE),
+            Comparison(replace(usual, adapters=512), ("engine", FEW_SEATS, "load_adapter", "full models", "peft")),
+            Comparison(replace(usual, clips="1-2 s", requests=requests * 2), ALL),
+        ),
+    )
+
+
+def _base(requests: int) -> Plan:
+    usual = Cell("1-15 s", 64, "uniform", 64, requests)
+    return Plan(
+        "wav2vec2-base",
+        AdapterSize(256),
+        (
+            Comparison(usual, ALL),
+            Comparison(replace(usual, popularity="identical"), ENGINE),
+            Comparison(replace(usual, clips="1-2 s", requests=requests * 3 // 2), TARGETED),
+        ),
+    )
+
+
+def _large(requests: int) -> Plan:
+    cell = Cell("1-2 s", 8, "uniform", 8, requests)
+    return Plan("xls-r-300m", AdapterSize(256), (Comparison(cell, ALL),))
+
+
+def _compared(cell: Cell, systems: tuple[str, ...]) -> Comparison:
+    """With 512 languages the engine is seen with fewer seats as well."""
+    return Comparison(cell, (*systems, FEW_SEATS) if cell.adapters > 64 else systems)

@@ -1,0 +1,104 @@
+"""The targets by name: what is aimed at, what was measured, over which rounds, met or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.backbones import SHIPPED
+from benchmarks.workload import percentile
+
+Results = Mapping[str, Any]
+"""What the run wrote as JSON."""
+
+BASE = "wav2vec2-base"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``goal`` is a least value, or with ``most`` a largest. ``values``: one a round; empty where it was not measured.
+    ``judged``: the value held against the goal, the median where it is left out."""
+
+    name: str
+    goal: float
+    values: tuple[float, ...]
+    most: bool = False
+    unit: str = ""
+    judged: float | None = None
+
+    @property
+    def measured(self) -> float | None:
+        return self.judged if self.judged is not None else median(self.values) if self.values else None
+
+    @property
+    def met(self) -> bool | None:
+        """None where it was not measured."""
+        if self.measured is None:
+            return None
+        return self.measured <= self.goal if self.most else self.measured >= self.goal
+
+
+def targets(results: Results) -> list[Target]:
+    """Those of the device that ``results`` are from."""
+    on_gpu = results["machine"]["device"] != "cpu"
+    found = []
+    for backbone in (BASE, SHIPPED):
+        runs = _Runs(results, backbone)
+        uniform = runs.of(popularity="uniform", adapters=64, concurrency=64, clips="1-15 s")
+        same = runs.of(popularity="identical", adapters=64, concurrency=64, clips="1-15 s")
+        short = runs.of(popularity="uniform", adapters=64, concurrency=64, clips="1-2 s")
+        beyond = (("1-15 s", uniform, 10.0), ("1-2 s", short, 10.0)) if on_gpu else ()
+        swapped = beyond or (("1-15 s", uniform, 1.0), ("1-2 s", short, 1.2))
+        found.append(Target(f"{backbone}: 64 languages mixed / one", 0.95, ratios(uniform("engine"), same("engine"))))
+        if backbone == BASE:
+            name = f"{backbone}, bottleneck 256 in all layers: engine / bare backbone"
+            found.append(Target(name, 0.85, ratios(uniform("engine"), uniform("bare"))))
+        for clips, select, goal in swapped:
+            name = f"{backbone}, clips of {clips}: engine / load_adapter a request, concurrency 64"
+            found.append(Target(name, goal, ratios(select("engine"), select("load_adapter"))))
+    return [*found, *_seatings(results, 5.0 if on_gpu else 20.0), *_beside(results, 2.5 if on_gpu else 4.0)]
+
+
+def ratios(above: Mapping[int, float], below: Mapping[int, float]) -> tuple[float, ...]:
+    """Of the rounds that both have, by number."""
+    return tuple(above[number] / below[number] for number in sorted(above.keys() & below.keys()))
+
+
+class _Runs:
+    """The speeds over one backbone."""
+
+    def __init__(self, results: Results, backbone: str) -> None:
+        self._runs: Sequence[Mapping[str, Any]] = results["comparisons"].get(backbone, {}).get("runs", [])
+
+    def of(self, **cell: object) -> Callable[[str], dict[int, float]]:
+        """System -> its RTFx by round, in the cell that these values are of."""
+
+        def by_round(system: str) -> dict[int, float]:
+            return {
+                run["round"]: run["timing"]["rtfx"]
+                for run in self._runs
+                if run["system"] == system and all(run["cell"][key] == value for key, value in cell.items())
+            }
+
+        return by_round
+
+
+def _seatings(results: Results, goal_ms: float) -> list[Target]:
+    found = []
+    for seating in results.get("seating") or []:
+        pairs = list(zip(seating["bank_bytes"], seating["parameter_bytes"], strict=True))
+        some = tuple(bank / parameters for bank, parameters in pairs[7:])
+        name = f"{seating['what']}: bytes on the device / bytes of the parameters"
+        found.append(Target(name, 1.1, some, most=True, judged=some[-1] if some else None))
+        taken = tuple(1e3 * seconds for seconds in seating["seconds"])
+        name = f"{seating['what']}: host -> device seat, p95"
+        found.append(Target(name, goal_ms, taken, most=True, unit="ms", judged=percentile(taken, 95)))
+    return found
+
+
+def _beside(results: Results, goal: float) -> list[Target]:
+    rounds = (results.get("http") or {}).get("beside", [])
+    values = tuple(one["beside_p95_s"] / one["idle_p95_s"] for one in rounds)
+    return [Target("shipped, over HTTP: p95 of a 2 s clip beside a 1 h file / idle", goal, values, most=True)]

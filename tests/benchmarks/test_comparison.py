@@ -1,0 +1,73 @@
+"""Systems in processes of their own: what they measure comes back, and one that fails is a reason, not an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.comparison import compare
+from benchmarks.grid import ALL, FEW_SEATS, Comparison, Plan, default_plans, full_plans
+from benchmarks.systems import SystemUnable
+from benchmarks.worker import Worker
+from benchmarks.workload import Cell
+from tests.benchmarks.conftest import SIZE
+
+CELL = Cell("1-2 s", 3, "uniform", 2, 4)
+
+
+def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
+    beyond = replace(CELL, adapters=9)  # languages that nobody published
+    plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare")), Comparison(beyond, ("engine",))), rounds=2)
+    told: list[int] = []
+    found = compare(plan, spec, on_round=lambda found: told.append(len(found.runs)))
+    assert [(run.system, run.round) for run in found.runs] == [("engine", 0), ("bare", 0), ("bare", 1), ("engine", 1)]
+    assert told == [2, 2, 4, 4]
+    assert all(run.timing.rtfx > 0 and 0 < run.timing.p50_s <= run.timing.p95_s for run in found.runs)
+    (where,) = found.unable
+    assert where == "engine: 9 uniform, concurrency 2, 1-2 s"
+    assert "IndexError" in found.unable[where]
+    assert found.footprints["engine"].host_peak >= 10 << 20
+    assert found.facts["bare"]["chose"]
+
+
+def test_a_model_that_is_not_there_is_a_reason(spec, tmp_path):
+    found = compare(Plan("none", SIZE, (Comparison(CELL, ("bare",)),)), replace(spec, model=tmp_path))
+    assert not found.runs
+    assert "transformers does not load the backbone" in found.unable["bare"]
+
+
+def test_a_process_that_is_killed_is_a_reason(spec):
+    worker = Worker("bare", spec)
+    worker._process.kill()
+    with pytest.raises(SystemUnable, match="killed"):
+        worker.run(CELL)
+    worker.close()
+
+
+def test_the_default_grid_has_every_target_and_every_axis():
+    shipped, base, large = default_plans()
+    assert set(base.systems) == set(large.systems) == set(ALL)
+    assert set(shipped.systems) == {*ALL, FEW_SEATS}
+    cells = [comparison.cell for comparison in shipped.comparisons]
+    assert {cell.adapters for cell in cells} == {1, 8, 64, 512}
+    assert {cell.popularity for cell in cells} == {"identical", "uniform", "zipf", "distinct"}
+    assert {cell.concurrency for cell in cells} == {1, 8, 64}
+    assert {cell.clips for cell in cells} == {"1-15 s", "1-2 s"}
+    assert (base.size.bottleneck, base.size.layers, base.adapters) == (256, None, 64)
+
+
+def test_the_full_grid_has_every_axis_with_every_other():
+    plans = full_plans()
+    assert len(plans) == 3
+    for plan in plans:
+        cells = [comparison.cell for comparison in plan.comparisons]
+        assert len(set(cells)) == len(cells) == 2 * 3 * (1 + 3 * 4)
+
+
+def test_a_plan_is_narrowed():
+    plan = default_plans()[0].narrowed(("engine", "bare"), 64, 1)
+    assert (plan.adapters, plan.rounds, plan.systems) == (64, 1, ("engine", "bare"))
+    assert all(comparison.systems for comparison in plan.comparisons)
+    with pytest.raises(ValueError, match="no cell has at most 0 languages"):
+        default_plans()[0].narrowed(ALL, 0, None)
