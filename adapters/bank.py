@@ -16,7 +16,6 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +54,7 @@ class Seat:
 class Bank:
     """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
 
-    ``limit``: slots a pool may grow to. Every method may be called from any thread; seats are taken one after the
+    ``limit``: slots of each pool. Every method may be called from any thread; seats are taken one after the
     other, and batches are dressed meanwhile. ``order``: the streams of the device, if they are not
     to be its own.
     """
@@ -90,13 +89,10 @@ class Bank:
             try:
                 for role, (key, shapes, values) in wanted.items():
                     pool = self._pools.get(key) or self._new_pool(shapes)
-                    wider = pool.wider() if pool.full else None
                     with self._lock:
                         self._pools[key] = pool
-                        if wider is not None:
-                            pool.grow(wider)
                         taken[role] = (key, pool.take())
-                    self.turns.write(taken[role], partial(pool.write, taken[role][1], pool.pack(values)))
+                    self.turns.write(taken[role], pool.filling(taken[role][1], values))
             except BaseException:  # no room in the pool, or none on the device
                 with self._lock:
                     for key, slot in taken.values():

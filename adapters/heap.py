@@ -1,8 +1,8 @@
 """How this process' C library keeps memory that a forward has freed.
 
-Left alone, glibc gives each thread a heap of its own, made of pieces of 64 MiB, which a forward's tensors fit badly: what
-is freed in one is of no use to another, and a service grows for as long as batches of new sizes come. Blocks that are
-large enough it gives back to the kernel, and the next batch faults in each of their pages anew: up to a fifth of a
+Left alone, glibc gives each thread a heap of its own, made of pieces of 64 MiB, which a forward's tensors fit badly:
+what is freed in one is of no use to another, and a service grows for as long as batches of new sizes come. Blocks that
+are large enough it gives back to the kernel, and the next batch faults in each of their pages anew: up to a fifth of a
 forward of eight rows. A service that runs the same forward for days has one heap instead, and keeps its peak.
 """
 

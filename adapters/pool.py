@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from adapters.errors import BankFull
 
-_FIRST_SLOTS = 8
+_HUGE = 4 << 20  # slots of so many bytes are worth pages of 2 MiB
+_MAP_NORESERVE = 0x4000  # Linux; mmap has no name for it before Python 3.13
 
 
 class Pool:
-    """Tensors of one shape set, stacked by slot in one buffer, so that seating is one contiguous copy.
+    """Tensors of one shape set, stacked by slot in one buffer of ``limit`` slots, so that seating is one contiguous
+    copy. What a named slot holds never changes.
 
-    Slot 0 holds zeros and is never taken: it wears nothing. On a CPU the buffer grows by doubling up to ``limit`` slots
-    besides it. A batch keeps the views that it started with: growing copies, and what a named slot holds never changes,
-    so both say the same. On a GPU it has them all from the start, since recorded graphs know it by its address.
+    Slot 0 holds zeros and is never taken: it wears nothing. The buffer never moves, since recorded graphs know it by
+    its address. On a CPU it is address space alone until a slot is written; low ones are taken first.
     """
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, ...]], limit: int, device: torch.device, dtype: torch.dtype
     ) -> None:
+        """Raises :class:`~adapters.errors.BankFull` where there is no room for it."""
         self._shapes = dict(shapes)
         self._width = sum(math.prod(shape) for shape in shapes.values())
-        self._limit = limit
-        first = min(_FIRST_SLOTS, limit) if device.type == "cpu" else limit
-        self._buffer = torch.zeros(1 + first, self._width, device=device, dtype=dtype)
-        self._free = list(range(1, 1 + first))
+        self._buffer = _zeros(1 + limit, self._width, device, dtype)
+        self._free = list(range(1, 1 + limit))  # a heap
+        self._written: set[int] = set()
         self.views = self._split()
 
     @property
     def bytes(self) -> int:
-        """Bytes that the buffer takes on the device."""
-        return self._buffer.numel() * self._buffer.element_size()
+        """Bytes that it takes on the device: of all slots on a GPU, of those that were ever written on a CPU."""
+        return self.slot_bytes * (len(self._buffer) if self._buffer.is_cuda else len(self._written))
 
     @property
     def slot_bytes(self) -> int:
@@ -43,43 +47,32 @@ class Pool:
         return self._width * self._buffer.element_size()
 
     def take(self) -> int:
-        """The number of a free slot, whose contents are nobody's. Raises ``IndexError`` where :attr:`full`."""
-        return self._free.pop()
+        """The number of a free slot, whose contents are nobody's. Raises :class:`~adapters.errors.BankFull`."""
+        if not self._free:
+            slots = len(self._buffer) - 1
+            raise BankFull(f"all {slots} slots of a pool are taken; raise the number of device slots or wait for one")
+        slot = heapq.heappop(self._free)
+        self._written.add(slot)
+        return slot
 
     def give_back(self, slot: int) -> None:
         """The slot may be written again."""
-        self._free.append(slot)
+        heapq.heappush(self._free, slot)
 
-    @property
-    def full(self) -> bool:
-        """Whether it has to grow first."""
-        return not self._free
-
-    def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """What :meth:`write` copies: all of them, one after the other, on the host, pinned for a GPU."""
+    def filling(self, slot: int, tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+        """What fills a slot that was taken and that nobody has been told of. For a GPU the tensors are laid side by
+        side in pinned memory first, so that one copy is left to be done, which does not block."""
+        if not self._buffer.is_cuda:
+            return partial(self._copy, slot, tensors)
         packed = torch.cat([tensors[name].reshape(-1).to("cpu", self._buffer.dtype) for name in self._shapes])
-        return packed.pin_memory() if self._buffer.is_cuda else packed
+        return partial(self._copy_packed, slot, packed.pin_memory())
 
-    def write(self, slot: int, packed: Tensor) -> None:
-        """Fill a slot that was taken and that nobody has been told of."""
+    def _copy(self, slot: int, tensors: Mapping[str, Tensor]) -> None:
+        for name, view in self.views.items():
+            view[slot].copy_(tensors[name])
+
+    def _copy_packed(self, slot: int, packed: Tensor) -> None:
         self._buffer[slot].copy_(packed, non_blocking=True)
-
-    def wider(self) -> Tensor:
-        """A buffer with twice the slots and the same contents, for :meth:`grow`. Raises
-        :class:`~adapters.errors.BankFull`."""
-        slots = self._buffer.shape[0] - 1
-        count = min(slots * 2, self._limit)
-        if count == slots:
-            raise BankFull(f"all {slots} slots of a pool are taken; raise the number of device slots or wait for one")
-        buffer = torch.zeros(1 + count, self._width, device=self._buffer.device, dtype=self._buffer.dtype)
-        buffer[: 1 + slots].copy_(self._buffer)
-        return buffer
-
-    def grow(self, buffer: Tensor) -> None:
-        """Go on in ``buffer``."""
-        self._free += range(self._buffer.shape[0], buffer.shape[0])
-        self._buffer = buffer
-        self.views = self._split()
 
     def _split(self) -> dict[str, Tensor]:
         views, begin = {}, 0
@@ -88,3 +81,23 @@ class Pool:
             views[name] = self._buffer[:, begin:end].view(-1, *shape)
             begin = end
         return views
+
+
+def _zeros(slots: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(slots, width) zeros, on a CPU of pages that are taken when they are first written."""
+    if device.type != "cpu" or not width:
+        return torch.zeros(slots, width, device=device, dtype=dtype)
+    size = slots * width * dtype.itemsize
+    linux = hasattr(mmap, "MADV_HUGEPAGE")
+    try:
+        if linux:
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        else:
+            pages = mmap.mmap(-1, size)
+    except OSError as error:
+        raise BankFull(
+            f"no {size} bytes of address space for {slots} slots: {error}; lower the device slots"
+        ) from error
+    if linux and width * dtype.itemsize >= _HUGE:
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype).view(slots, width)

@@ -85,8 +85,6 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Figure]:
     dtype = getattr(torch, arguments.dtype or ("float32" if device.type == "cpu" else "float16"))
     config = AdapterConfig("bottleneck", case.size, (0,), "none", 1)
     pool = Pool(bottleneck.shapes(config, arguments.hidden), arguments.slots, device, dtype)
-    while pool.views["up.bias"].shape[0] <= arguments.slots:
-        pool.grow(pool.wider())
     for view in pool.views.values():
         view.normal_(std=0.02)
     chosen = sorted(1 + row * case.distinct // case.rows for row in range(case.rows))

@@ -53,11 +53,11 @@ def frames(model: Any, audio: PaddedAudio) -> list[int]:
     return [geometry.frames(length) for length in audio.lengths]
 
 
-def tokens(logits: Tensor, lengths: Sequence[int]) -> list[list[int]]:
+def tokens(logits: Tensor, lengths: Sequence[int] | Tensor) -> list[list[int]]:
     """(B, T, V) and the valid frames of each row -> the greedy CTC decoding."""
     best = logits.argmax(dim=-1).cpu().numpy()
     told = []
-    for row, length in zip(best, lengths, strict=True):
+    for row, length in zip(best, map(int, lengths), strict=True):
         path = row[:length]
         changed = np.concatenate([[True], path[1:] != path[:-1]]) if length else np.zeros(0, bool)
         told.append(path[changed & (path != VOCAB.blank)].tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adapters.frontend import FrontEnd, PaddedAudio, pad
+from adapters.frontend import FrontEnd, Lengths, PaddedAudio, pad
 from adapters.pieces import front
 from tests.builders import KINDS, clip, encoder_of, reference
 
@@ -31,7 +31,7 @@ def test_no_row_is_computed_beside_another(frontend: FrontEnd, monkeypatch: pyte
     rows: list[tuple[int, ...]] = []
     forward = frontend.forward
 
-    def watched(audio: PaddedAudio) -> tuple[torch.Tensor, tuple[int, ...]]:
+    def watched(audio: PaddedAudio) -> tuple[torch.Tensor, Lengths]:
         rows.append(tuple(audio.samples.shape))
         return forward(audio)
 
