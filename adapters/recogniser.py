@@ -2,8 +2,8 @@
 
 On a GPU the next batch is prepared and given while one runs, and nothing that is given waits for the device. There all
 shapes are of a few, and what the operations depend on lies on the device (:mod:`adapters.fixed`), so that graphs can be
-recorded of them (:mod:`adapters.graphs`). On a CPU what is given has run when the call returns. What comes out is what
-:mod:`adapters.recognise` says.
+recorded of them (:mod:`adapters.graphs`). On a CPU what is given has run when the call returns. Serving
+and evaluation both come through here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,19 @@ from adapters.fixed import FixedAdapters
 from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, pad
 from adapters.graphs import Graphs, Run, cuda_recorder, eagerly
 from adapters.language_head import LanguageHead
-from adapters.recognise import Begun
 from adapters.streams import Event
 from adapters.windows import Window
 
 T = TypeVar("T", covariant=True)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the trunk makes of one window: its states, (1, T, D) on the device, and the log probability of each language
+    of the head, (L,)."""
+
+    frames: Frames
+    log_probabilities: np.ndarray
 
 
 @dataclass(frozen=True)

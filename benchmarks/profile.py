@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from adapters.backbone import load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.encoder import Encoder
-from adapters.recognise import recognise
+from adapters.recogniser import Recogniser
 from adapters.store import AdapterStore
 from adapters.windows import Window
 from benchmarks.clips import repeated
@@ -67,10 +67,10 @@ def profile_steps(backbone: str, model: Path, device: str, rows: Sequence[int], 
     for count in rows:
         windows = [_window(encoder, seconds, number) for number in range(count)]
         worn = [seats[number % len(seats)] for number in range(count)]
-        normalised = read_normalised(model / "backbone")
+        recogniser = Recogniser(encoder, bank, normalised=read_normalised(model / "backbone"))
 
-        def step(windows: Any = windows, worn: Any = worn, normalised: bool = normalised) -> None:
-            recognise(encoder, windows, bank.dress(worn), normalised=normalised)
+        def step(windows: Any = windows, worn: Any = worn, recogniser: Recogniser = recogniser) -> None:
+            recogniser.whole(recogniser.prepare(windows), windows, range(len(windows)), worn).result()
 
         steps.append(Step(backbone, count, seconds, _wall_s(step), _shares(step, device, narrow)))
     return steps

@@ -18,7 +18,7 @@ from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.heap import keep_freed_memory
 from adapters.language import language_key
-from adapters.recognise import recognise
+from adapters.recogniser import Recogniser
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training.data import read_clip, through_telephone
@@ -138,14 +138,17 @@ def hear(
             raise DataError(f"{clip.path}: no adapter for {clip.language}; there are {', '.join(sorted(candidates))}")
         pieces += [(index, window) for window in cut([read(clip)], encoder.geometry)]
     paths: list[dict[int, BestPath]] = [{} for _ in clips]
+    recogniser = Recogniser(encoder, bank, normalised=normalised)
     for batch in _batches(pieces, encoder):
         loud = [(index, window) for index, window in batch if not window.silent]
         for index, window in batch:
             blank = candidates[clips[index].language].vocab.blank
             paths[index][window.index] = BestPath.blanks(window.keep, blank)
         if loud:
-            worn = bank.dress([candidates[clips[index].language].seat for index, _ in loud])
-            found = recognise(encoder, [window for _, window in loud], worn, normalised=normalised)
+            windows = [window for _, window in loud]
+            seats = [candidates[clips[index].language].seat for index, _ in loud]
+            audio = recogniser.prepare(windows)
+            found = recogniser.whole(audio, windows, range(len(windows)), seats).result()
             for (index, window), path in zip(loud, found, strict=True):
                 paths[index][window.index] = path
     said = []

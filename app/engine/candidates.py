@@ -13,7 +13,7 @@ import numpy as np
 
 from adapters.ctc import BestPath
 from adapters.errors import AdapterError
-from adapters.recognise import Begun
+from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
 from adapters.store import LoadedAdapter
 from adapters.windows import Window

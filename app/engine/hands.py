@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from adapters.encoder import Encoder
-from adapters.recognise import Begun
+from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
 from adapters.store import LoadedAdapter
 from adapters.windows import Window

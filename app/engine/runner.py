@@ -17,8 +17,7 @@ from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
-from adapters.recognise import Begun
-from adapters.recogniser import Launched, Recogniser
+from adapters.recogniser import Begun, Launched, Recogniser
 from adapters.windows import cut
 from app.engine.job import Batch
 from app.engine.pace import TRIAL_S

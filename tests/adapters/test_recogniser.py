@@ -1,4 +1,4 @@
-"""Batches in three parts, in few shapes, recorded and replayed, against the one call that evaluation makes."""
+"""Batches in three parts, in few shapes, recorded and replayed, against one call of the simplest form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
 from adapters.graphs import Graphs, Tensors, eagerly
 from adapters.language_head import Calibration, LanguageHead
-from adapters.recognise import begin, recognise
 from adapters.recogniser import Recogniser
 from adapters.windows import Window
 from tests.adapters.test_graphs import Recorder
 from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
+from tests.plain import begin, recognise
 
 CONFIGS = [
     AdapterConfig("bottleneck", 16, top_layers(4, 2), "adapted", 24),

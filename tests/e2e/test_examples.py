@@ -19,10 +19,10 @@ from openai import OpenAI
 from adapters.backbone import fingerprint, load_backbone
 from adapters.bank import Bank
 from adapters.ctc import BestPath, transcript
-from adapters.recognise import recognise
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.windows import cut
+from tests.plain import recognise
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = [json.loads(line) for line in (ROOT / "examples/clips.jsonl").read_text().splitlines()]

@@ -17,12 +17,12 @@ from adapters.config import AdapterConfig, top_layers
 from adapters.ctc import BestPath, transcript
 from adapters.encoder import Encoder
 from adapters.frontend import pad
-from adapters.recognise import recognise
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 from adapters.windows import cut
 from benchmarks.server import ROOT
 from tests.builders import LETTERS, publish_random, reference
+from tests.plain import recognise
 
 KEY = "a key of sixteen letters or more"
 LANGUAGES = ("be", "bg", "cs", "de", "en", "es", "fr", "ru")

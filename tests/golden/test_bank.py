@@ -18,9 +18,10 @@ from adapters.encoder import Encoder
 from adapters.errors import BankFull
 from adapters.frontend import pad
 from adapters.language_head import Calibration, LanguageHead
-from adapters.recognise import begin, finish, recognise
+from adapters.recogniser import Recogniser
 from adapters.windows import Window
 from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
+from tests.plain import recognise
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 LENGTHS_S = (0.3, 1.1, 2.0, 0.7, 3.1, 1.6, 0.5, 2.4)
@@ -172,13 +173,13 @@ def test_a_forward_in_two_parts_equals_the_whole(encoder, bank, seats):
         "",
     )
     windows = [Window(0, one, 3, encoder.geometry.frames(one.size) - 5) for one in CLIPS[:4]]
-    begun = begin(encoder, windows, head)
+    recogniser = Recogniser(encoder, bank)
+    begun = recogniser.begin(recogniser.prepare(windows), head).result()
     heard = [(3, 0), (3, 5), (1, 3), (0, 0)]  # adapters in the upper half alone
     which = sorted({number for number, _ in heard}, reverse=True)
     rows = [which.index(number) for number, _ in heard]
-    worn = bank.dress([seats[adapter] for _, adapter in heard])
-    assert worn.lowest_layer >= head.layer
-    found = finish(encoder, [begun[i].frames for i in which], [windows[i] for i in which], worn, rows)
+    worn = [seats[adapter] for _, adapter in heard]
+    found = recogniser.finish([begun[i].frames for i in which], [windows[i] for i in which], rows, worn).result()
     for path, (number, adapter) in zip(found, heard, strict=True):
         (whole,) = recognise(encoder, [windows[number]], bank.dress([seats[adapter]]))
         assert path.ids.tolist() == whole.ids.tolist()

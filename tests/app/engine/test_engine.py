@@ -15,7 +15,6 @@ from adapters.bank import Bank
 from adapters.ctc import BestPath, transcript
 from adapters.errors import AdapterCorrupt, AudioTooShort, DeadlineExceeded, Draining, QueueFull
 from adapters.quantised import Int8Linear
-from adapters.recognise import recognise
 from adapters.windows import Window, WindowShape, cut
 from app.engine.config import EngineConfig
 from app.engine.engine import Engine
@@ -23,6 +22,7 @@ from app.engine.lanes import Step
 from app.engine.pace import Pace
 from app.engine.scheduler import Budget
 from tests.builders import clip, make_model
+from tests.plain import recognise
 
 pytestmark = pytest.mark.anyio
 

@@ -1,27 +1,17 @@
-"""Windows and what their rows wear -> the best path of each: the one forward that serving and evaluation share."""
+"""The forward in one call and its simplest form: the reference of :mod:`adapters.recogniser`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder, Frames, Worn
 from adapters.frontend import PaddedAudio, pad
 from adapters.language_head import LanguageHead
+from adapters.recogniser import Begun
 from adapters.windows import Window
-
-
-@dataclass(frozen=True)
-class Begun:
-    """What the trunk makes of one window: its states, (1, T, D) on the device, and the log probability of each language
-    of the head, (L,)."""
-
-    frames: Frames
-    log_probabilities: np.ndarray
 
 
 @torch.inference_mode()
@@ -49,15 +39,6 @@ def begin(encoder: Encoder, windows: Sequence[Window], head: LanguageHead, *, no
     frames = encoder.trunk(_audio(encoder, windows, normalised), head.layer)
     told = head(frames).cpu().numpy()
     return [Begun(frames.row(row), told[row]) for row in range(len(windows))]
-
-
-@torch.inference_mode()
-def finish(
-    encoder: Encoder, begun: Sequence[Frames], windows: Sequence[Window], worn: Worn, rows: Sequence[int]
-) -> list[BestPath]:
-    """The rest of what :func:`begin` began: ``begun[i]`` is of ``windows[i]``, and row r of ``worn`` hears the
-    window ``rows[r]``. Raises ``ValueError`` where something is worn below."""
-    return _paths(encoder, Frames.stack(begun), windows, worn, rows)
 
 
 def _audio(encoder: Encoder, windows: Sequence[Window], normalised: bool) -> PaddedAudio:
