@@ -2,7 +2,7 @@
 
 The job that is due first and can be seated leads the batch; others join in the order in which they are due, whatever
 their languages, while the batch stays within its budget of padded frames, all are of the same part of the forward, and
-no row is less than half as long as the longest, since padding is computed like speech. Jobs are due when they come;
+no row is much shorter than the longest, since padding is computed like speech. Jobs are due when they come;
 windows of long recordings a little later, so that they give way to short clips and yet wait for no more than that.
 """
 
@@ -19,12 +19,13 @@ Seatable = Callable[[tuple[Worn, ...]], bool]
 @dataclass(frozen=True)
 class Budget:
     """Bounds of one batch: ``longest row x rows`` in frames, rows, and distinct adapters. A job that is over it
-    all by itself, candidates and all, still runs, alone. ``long_waits_s``: how much later windows of long recordings
-    are due."""
+    all by itself, candidates and all, still runs, alone. ``stretch``: how many times as long as the shortest row the
+    longest may be. ``long_waits_s``: how much later windows of long recordings are due."""
 
     max_frames: int = 1_600
     max_rows: int = 32
     max_adapters: int = 32
+    stretch: float = 2.0
     long_waits_s: float = 0.5
 
 
@@ -70,7 +71,9 @@ class Scheduler:
                 continue
             if rows and job.part != rows[0].part:
                 continue
-            if rows and (high * more > self.budget.max_frames or more > self.budget.max_rows or low * 2 < high):
+            if rows and (
+                high * more > self.budget.max_frames or more > self.budget.max_rows or low * self.budget.stretch < high
+            ):
                 continue
             if rows and len(worn.union(job.worn)) > self.budget.max_adapters:
                 continue

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from adapters.heap import keep_freed_memory
 from app.engine.engine import Engine
 from app.engine.lanes import Step
 from app.service import make_engine
@@ -22,6 +23,7 @@ class TonguesEngine:
         self._padded = self._frames = 0
 
     async def start(self) -> None:
+        keep_freed_memory()  # as `tongues serve` does
         seats = self._spec.seats or self._spec.adapters
         settings = Settings.read(
             models=self._spec.model, device=self._spec.device, device_slots=seats + 1, max_requests=1_024, watch_s=0
