@@ -48,6 +48,7 @@ models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordi
 	  --lang en,es,fr,it,ru,cs,nl --bottleneck 64 --steps 300 --lr 5e-4
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
+	$(BIN)/tongues languages --data $(CORPUS)/manifest.jsonl --models $(MODEL)
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \

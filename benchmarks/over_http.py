@@ -1,5 +1,5 @@
-"""The service over HTTP, the shipped model, as its users meet it: one language against all of them mixed, a clip beside
-an hour, and a new version from its upload to its first answer."""
+"""The service over HTTP, the shipped model, as its users meet it: one language against all of them mixed, a known one
+against one that is told, a clip beside an hour, and a new version from its upload to its first answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from benchmarks.workload import Timing, closed_loop, percentile, timing
 
 _KEY = "a key of the benchmark alone"
 _CONCURRENCIES = (1, 8, 64)
+_TELLING = 8
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,23 @@ class Beside:
     beside_p95_s: float
 
 
+@dataclass(frozen=True)
+class Telling:
+    """One round: the recordings each in its own language, and with `lang=auto`; ``right`` is the share that was told
+    rightly."""
+
+    known: Timing
+    auto: Timing
+    right: float
+
+
 @dataclass
 class Served:
     """What was measured over HTTP. ``published_s``: from sending a version to the first answer by it."""
 
     languages: int
     mixing: list[Mixing] = field(default_factory=list)
+    telling: list[Telling] = field(default_factory=list)
     beside: list[Beside] = field(default_factory=list)
     published_s: list[float] = field(default_factory=list)
 
@@ -85,6 +98,10 @@ async def _measure(base: str, model: Path, load: Load, keep: Callable[[Served], 
                     Mixing(concurrency, identical, await _loaded(client, names, load.requests, concurrency))
                 )
         keep(served)
+        if all(adapter["auto"] for adapter in listed):
+            for _ in range(load.rounds):
+                served.telling.append(await _told(client, load.requests))
+        keep(served)
         long = wav(repeated(load.long_s))
         for _ in range(load.rounds):
             idle = await _short_clips(client, names, load.window_s)
@@ -107,6 +124,27 @@ async def _loaded(client: httpx.AsyncClient, names: list[str], requests: int, co
 
     wall_s, latencies = await closed_loop(send, requests, concurrency)
     return timing(sum(recording.seconds for recording, _ in sent), wall_s, latencies)
+
+
+async def _told(client: httpx.AsyncClient, requests: int) -> Telling:
+    recordings = read_recordings()
+    audio_s = sum(recordings[number % len(recordings)].seconds for number in range(requests))
+    right = 0
+
+    async def send(number: int, auto: bool) -> None:
+        nonlocal right
+        recording = recordings[number % len(recordings)]
+        spoken = Path(recording.name).stem
+        lang = "auto" if auto else spoken
+        answer = await client.post("/transcribe", params={"lang": lang}, content=recording.content)
+        right += auto and answer.raise_for_status().json()["language"] == spoken
+
+    async def once(auto: bool) -> Timing:
+        wall_s, latencies = await closed_loop(partial(send, auto=auto), requests, _TELLING)
+        return timing(audio_s, wall_s, latencies)
+
+    known, told = await once(auto=False), await once(auto=True)
+    return Telling(known, told, right / requests)
 
 
 async def _short_clips(client: httpx.AsyncClient, names: list[str], seconds: float) -> list[float]:

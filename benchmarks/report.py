@@ -163,6 +163,12 @@ def _served(http: Mapping[str, Any]) -> Iterable[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     yield "\n".join(lines)
+    if http.get("telling"):
+        rtfx = (median(one[kind]["rtfx"] for one in http["telling"]) for kind in ("known", "auto"))
+        right = 100 * http["telling"][0]["right"]
+        yield "RTFx at concurrency 8, language known {:.1f}, with `lang=auto` {:.1f}; ".format(*rtfx) + (
+            f"{right:.0f} % of the recordings in examples/ were told rightly."
+        )
     if http["beside"]:
         idle, beside = (median(one[key] for one in http["beside"]) for key in ("idle_p95_s", "beside_p95_s"))
         told = f"{1e3 * idle:.0f} ms alone, {1e3 * beside:.0f} ms beside an hour being transcribed"
