@@ -1,8 +1,8 @@
 """Telling languages apart: a head is fitted on the trunk, then weighed against what the adapters hear.
 
-The head is a multinomial logistic regression on the letters that seem to be said in the clips of the train split; its
-regularisation is chosen on the dev split. There too, on what the head shortlists, the weights of head and score and an
-offset a language are fitted. The report is of the test split.
+The head is a multinomial logistic regression on the letters that seem to be said in the clips of the train split. How
+sure it may be is fitted on the dev split, and there too, on what the head shortlists, the weights of head and score and
+an offset a language. Every language counts alike. The report is of the test split.
 
 A language with one voice can be told by its voice: where a language has several sources, each of them is left out in
 turn, and reported on by a head that never heard it. The backbone and the adapters have, so even that flatters.
@@ -25,10 +25,10 @@ from adapters.language_head import Calibration, LanguageHead
 from adapters.training.listener import Heard, Listener
 from adapters.training.manifest import Clip, read_manifest
 
-_STRENGTHS = (1e-3, 1e-2, 1e-1)
+_STRENGTH = 1e-3
 _VARIATIONS = 2
-_ENOUGH_S = 240.0
-_OFFSET_PENALTY = 0.01
+_ENOUGH_S, _LEAST_S = 240.0, 120.0
+_OFFSET_PENALTY = 0.1
 
 
 def train_language_head(
@@ -82,10 +82,13 @@ def _weighed(listener: Listener, fingerprint: str, train: Heard, dev: Heard) -> 
 
 
 def _held_out(train: Sequence[Clip]) -> list[tuple[str, str]]:
-    """Every source of a language that has another one as well."""
+    """Every source of a language of which there is enough without it."""
     pairs = sorted({(clip.language, clip.source) for clip in train})
-    languages = [language for language, _ in pairs]
-    return [(language, source) for language, source in pairs if languages.count(language) > 1]
+
+    def rest_s(language: str, source: str) -> float:
+        return sum(clip.seconds for clip in train if clip.language == language and clip.source != source)
+
+    return [pair for pair in pairs if rest_s(*pair) >= _LEAST_S]
 
 
 def _kept(heard: Heard, language: str, source: str, *, only: bool = False) -> Heard:
@@ -114,20 +117,28 @@ def _some(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _fit(train: Heard, dev: Heard) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (L, 2D) and bias (L,) of the head that is best on the dev clips, of a few strengths of regularisation."""
+    """Weight (L, K) and bias (L,) of the head. Strongly regularised, since what is lost on voices that it knows is
+    little and what is gained on others much; then scaled so that its probabilities hold on the dev clips."""
     scaler = StandardScaler().fit(train.letters)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for strength in _STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=500, class_weight="balanced")
-        model.fit(scaler.transform(train.letters), train.truth)
-        loss = -float(np.mean(model.predict_log_proba(scaler.transform(dev.letters))[range(len(dev.truth)), dev.truth]))
-        if best is None or loss < best[0]:
-            weight, bias = model.coef_ / scaler.scale_, model.intercept_
-            if len(weight) == 1:  # of two languages it gives the odds of the second
-                weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-            best = loss, weight, bias - weight @ scaler.mean_
-    assert best is not None
-    return best[1].astype(np.float32), best[2].astype(np.float32)
+    model = LogisticRegression(C=_STRENGTH, max_iter=500, class_weight="balanced")
+    model.fit(scaler.transform(train.letters), train.truth)
+    weight, bias = model.coef_ / scaler.scale_, model.intercept_
+    if len(weight) == 1:  # of two languages it gives the odds of the second
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    bias = bias - weight @ scaler.mean_
+    logits = dev.letters @ weight.T + bias
+
+    def loss(scale: float) -> float:
+        told = scale * logits - np.logaddexp.reduce(scale * logits, axis=1, keepdims=True)
+        return -float(np.average(told[range(len(dev.truth)), dev.truth], weights=_balance(dev.truth)))
+
+    scale = min(np.geomspace(0.25, 16, 49), key=loss)
+    return (scale * weight).astype(np.float32), (scale * bias).astype(np.float32)
+
+
+def _balance(truth: np.ndarray) -> np.ndarray:
+    """(N,) weights by which every language counts alike."""
+    return (1 / np.bincount(truth)[truth]).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _calibrate(head: LanguageHead, heard: Heard, among: Sequence[int], *, shortlisted: bool) -> Calibration:
@@ -145,6 +156,7 @@ def _calibrate(head: LanguageHead, heard: Heard, among: Sequence[int], *, shortl
     index = [row for row, _ in rows]
     from_head = torch.from_numpy(told[index]) if shortlisted else torch.zeros(len(rows), len(among))
     from_score, truth = torch.from_numpy(heard.scores[index]), torch.from_numpy(heard.truth[index])
+    counts = torch.from_numpy(_balance(heard.truth[index]))
     weights = torch.tensor([1.0, 10.0], requires_grad=True)
     offsets = torch.zeros(len(among), requires_grad=True)
     optimiser = torch.optim.LBFGS([weights, offsets], max_iter=200, line_search_fn="strong_wolfe")
@@ -152,7 +164,8 @@ def _calibrate(head: LanguageHead, heard: Heard, among: Sequence[int], *, shortl
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         odds = weights[0] * from_head + weights[1] * from_score + offsets + allowed
-        found = torch.nn.functional.cross_entropy(odds, truth) + _OFFSET_PENALTY * offsets.square().mean()
+        each = torch.nn.functional.cross_entropy(odds, truth, reduction="none")
+        found = (each * counts).sum() / counts.sum() + _OFFSET_PENALTY * offsets.square().mean()
         torch.autograd.backward(found)
         return found
 

@@ -12,6 +12,7 @@ from adapters.backbone import fingerprint, load_backbone
 from adapters.errors import DataError
 from adapters.frontend import pad
 from adapters.language_head import LanguageHead, load_language_head
+from adapters.training import languages
 from adapters.training.languages import train_language_head
 from adapters.training.manifest import read_manifest, write_manifest
 from app.cli import app
@@ -19,7 +20,9 @@ from app.cli import app
 
 @pytest.fixture(scope="module")
 def head(trained) -> LanguageHead:
-    return train_language_head(trained.models, trained.manifest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(languages, "_LEAST_S", 1.0)
+        return train_language_head(trained.models, trained.manifest)
 
 
 @torch.inference_mode()
