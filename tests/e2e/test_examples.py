@@ -48,6 +48,15 @@ def test_the_examples_are_understood(address):
     assert sum(each.values()) / len(each) < 0.35, each
 
 
+def test_the_languages_of_the_examples_are_told(address):
+    told = {}
+    for clip in CLIPS:
+        answer = ask(address, (ROOT / "examples" / clip["file"]).read_bytes(), lang="auto").json()
+        told[clip["language"]] = answer["language"]
+        assert answer["languages"][0]["probability"] > 0.2
+    assert sum(language == spoken for spoken, language in told.items()) >= 0.8 * len(CLIPS), told
+
+
 def test_sent_together_in_all_languages_they_say_what_they_say_alone(address, service_log):
     """Real clips, mixed batches, a real socket; and the log shows a batch with several languages in it."""
     paths = [(clip["language"], (ROOT / "examples" / clip["file"]).read_bytes()) for clip in CLIPS]
