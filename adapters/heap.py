@@ -11,17 +11,17 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
-_LARGEST = 1 << 30
+_LARGEST, _LARGEST_OF_OLD = 1 << 30, 1 << 25  # glibc before 2.35 takes no more than 32 MiB
 
 
 def keep_freed_memory() -> bool:
-    """One heap for all threads, for blocks of up to 1 GiB, trimmed only past 1 GiB of free memory at its end. To be
-    called before there are threads.
+    """One heap for all threads, for blocks of up to 1 GiB where the library allows, trimmed only past 1 GiB of free
+    memory at its end. To be called before there are threads.
 
     Whether that was possible: only glibc can, others go on as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST))
-    return sum(int(mallopt(option, value)) for option, value in wanted) == len(wanted)
+    mapped = mallopt(_MMAP_THRESHOLD, _LARGEST) or mallopt(_MMAP_THRESHOLD, _LARGEST_OF_OLD)
+    return all([mapped, mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, _LARGEST)])

@@ -109,7 +109,7 @@ class Recogniser:
     def bare(self, audio: PaddedAudio) -> Launched[None]:
         """All layers, without anything worn and without a head: how long that takes."""
         began = self._now()
-        self._trunk(audio.to(self._bank.device), self._encoder.layer_count)
+        self._trunk(audio.to(self._bank.device), self._encoder.layer_count, eagerly)
         done = self._now()
         return Launched(lambda: None, began, done, done)
 
@@ -144,7 +144,7 @@ class Recogniser:
         own = [slice(windows[row].skip, windows[row].skip + windows[row].keep) for row in rows]
         return Launched(partial(_paths, ids, probabilities, own), began, half, self._now())
 
-    def _trunk(self, audio: PaddedAudio, layers: int) -> Frames:
+    def _trunk(self, audio: PaddedAudio, layers: int, run: Run | None = None) -> Frames:
         if audio.ends is None:
             return self._encoder.trunk(audio, layers)
 
@@ -153,7 +153,7 @@ class Recogniser:
             assert isinstance(frames.lengths, Tensor)
             return frames.hidden, frames.lengths
 
-        hidden, lengths = self._run(("trunk", layers), trunk, (audio.samples, audio.ends))
+        hidden, lengths = (run or self._run)(("trunk", layers), trunk, (audio.samples, audio.ends))
         return Frames(hidden, lengths, layers)
 
     def _top(self, frames: Frames, worn: Worn) -> tuple[Tensor, ...]:

@@ -54,6 +54,11 @@ class LoadedAdapter:
     tensors: dict[str, torch.Tensor]
     vocab: Vocab
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
 
 class AdapterStore:
     """The adapters in one folder. Any number of processes may read and publish at once; writers take turns."""

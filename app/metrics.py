@@ -33,7 +33,9 @@ BATCH_ADAPTERS = Histogram("tongues_batch_adapters", "Distinct adapters in a bat
 BATCH_PADDING = Histogram(
     "tongues_batch_padding_ratio", "Padded frames over all frames.", buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 )
-FORWARD_SECONDS = Histogram("tongues_forward_seconds", "One forward of the backbone.", buckets=_SECONDS)
+FORWARD_SECONDS = Histogram(
+    "tongues_forward_seconds", "One forward of the backbone, or a part of one.", buckets=_SECONDS
+)
 QUEUE_SECONDS = Histogram("tongues_queue_seconds", "A window's wait for its batch.", buckets=_SECONDS)
 ADAPTERS = Gauge("tongues_adapters", "Adapters registered, refused, and on the device.", ["state"])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from anyio import to_thread
 from starlette.requests import Request
 
-from adapters.errors import LanguageRequired
+from adapters.errors import BankFull, LanguageRequired
 from app.audio import AudioSource
 from app.errors import BadParameter, ClientGone
 from app.formats import Told, Tried
@@ -49,7 +49,12 @@ def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[Regis
     if len(several) > MOST_NAMED:
         raise BadParameter(f"at most {MOST_NAMED} languages, not {len(several)}", "lang")
     found = [registry.resolve(language=tag) for tag in several]
-    return tuple({adapter.name: adapter for adapter in found}.values())
+    chosen = tuple({adapter.name: adapter for adapter in found}.values())
+    try:
+        engine.check_seats(chosen)
+    except BankFull as error:
+        raise BadParameter(str(error), "lang") from error
+    return chosen
 
 
 async def recognise(request: Request, engine: Engine, adapters: Sequence[RegisteredAdapter], file: BinaryIO) -> Told:

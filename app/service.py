@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from adapters.errors import BackboneError, Draining, TonguesError
+from app.cores import usable_cores
 from app.errors import Starting
 from app.metrics import record_step
 from app.schemas import Health
@@ -40,9 +40,9 @@ def make_engine(settings: Settings) -> Engine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
-    usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS)
+    usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS, max_adapters=_GPU_ROWS)
     pace = Pace() if on_cpu else Pace(_GPU_STEP_S, Budget().max_frames, _GPU_FRAMES)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
         backbone=settings.models / "backbone",

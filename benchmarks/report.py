@@ -131,7 +131,7 @@ def _taken(found: Mapping[str, Any]) -> str:
 def _seated(seatings: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "Bytes of the bank over those of the parameters of what sits in it, in the device's dtype: with all seated, and"
-        " the worst with eight or more, when a pool has just grown. The process: by how much it grew, over the same.",
+        " the worst with eight or more. The process: by how much it grew, over the same.",
         "",
         "| | adapters | MiB each | bank / parameters | at worst | process / parameters | seat p50 / p95 / most, ms |",
         "|---|---|---|---|---|---|---|",

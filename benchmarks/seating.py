@@ -27,7 +27,7 @@ Weights = tuple[AdapterConfig, Mapping[str, Tensor]]
 @dataclass(frozen=True)
 class Seating:
     """``parameter_bytes``: of all adapters seated up to the n-th, in the device's dtype. ``bank_bytes`` is what the
-    bank says after the n-th, ``host_bytes`` what the process grew by. ``seconds``: of each seating, growth included, on
+    bank says after the n-th, ``host_bytes`` what the process grew by. ``seconds``: of each seating, on
     free seats and then on seats taken back."""
 
     what: str

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from adapters.backbone import fingerprint
+from adapters.errors import DataError
 from adapters.language_head import Calibration, LanguageHead
 from adapters.training.listener import Heard, Listener
 from adapters.training.manifest import Clip, read_manifest
@@ -47,6 +48,9 @@ def train_language_head(
     announce(f"{len(listener.languages)} languages: {', '.join(listener.languages)}")
     clips = [clip for clip in read_manifest(manifest) if clip.language in listener.languages]
     split = {name: [clip for clip in clips if clip.split == name] for name in ("train", "dev", "test")}
+    for name in ("train", "dev"):
+        if without := set(listener.languages) - {clip.language for clip in split[name]}:
+            raise DataError(f"{manifest}: no {name} clips of {', '.join(sorted(without))}, which has an adapter")
     train = listener.hear(_some(split["train"]), variations=_VARIATIONS, scored=False)
     announce(f"heard {len(train.clips)} clips to train on, variations counted")
     dev = listener.hear(split["dev"], variations=1, scored=True)

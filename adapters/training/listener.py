@@ -109,4 +109,5 @@ def _letters(backbone: Path, encoder: Encoder) -> Letters:
     head, vocab = read_head(backbone)
     order = [vocab.blank, *(row for row in range(vocab.size) if row != vocab.blank)]
     norm = encoder.model.encoder.layer_norm
-    return Letters(head["weight"].float()[order], head["bias"].float()[order], norm.weight.float(), norm.bias.float())
+    weight, bias = (head[name].to(norm.weight.device).float()[order] for name in ("weight", "bias"))
+    return Letters(weight, bias, norm.weight.float(), norm.bias.float())

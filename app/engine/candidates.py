@@ -99,7 +99,7 @@ class Candidates:
 
     def take_in(self, frames: int, paths: Mapping[str, BestPath]) -> None:
         """What was heard in a window of ``frames`` frames, by the names of adapters."""
-        if len(self.left) == 1:
+        if self._windows >= DECIDING_WINDOWS:
             return
         for candidate in self.left:
             candidate.log_probability += paths[candidate.adapter.name].log_probability

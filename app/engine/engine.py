@@ -26,6 +26,7 @@ from adapters.errors import (
     BankFull,
     DeadlineExceeded,
     Draining,
+    EngineError,
     LanguageHeadError,
     LanguageRequired,
     QueueFull,
@@ -146,6 +147,14 @@ class Engine:
             for worn in held:
                 self.residency.let_go(worn)
 
+    def check_seats(self, adapters: Sequence[RegisteredAdapter]) -> None:
+        """Raises :class:`~adapters.errors.BankFull` where there are more than can ever be seated together."""
+        free = self.config.max_seats - len(self.config.pinned)
+        if sum(adapter.name not in self.config.pinned for adapter in adapters) > free:
+            raise BankFull(
+                f"{len(adapters)} adapters side by side, and the device has room for {free} that come and go"
+            )
+
     async def hear(
         self, adapters: Sequence[RegisteredAdapter], audio: Iterable[np.ndarray], *, request_id: str
     ) -> Answer:
@@ -157,10 +166,8 @@ class Engine:
         where there are more than can ever be seated, :class:`~adapters.errors.AudioTooShort`,
         :class:`~adapters.errors.LanguageRequired`, and :class:`~adapters.errors.DeadlineExceeded`.
         """
-        seats = self.config.max_seats - len(self.config.pinned)
-        if len(adapters) > seats:
-            raise BankFull(f"{len(adapters)} adapters side by side, and there are seats for {seats}")
-        telling = among_named(self.head, adapters) if adapters else self._any_language(seats)
+        self.check_seats(adapters)
+        telling = among_named(self.head, adapters) if adapters else self._any_language()
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
                 with Hands(self._lanes, self.residency, self.encoder, self._ids, request_id) as hands:
@@ -209,10 +216,10 @@ class Engine:
         """Windows that wait for a batch."""
         return len(self._scheduler)
 
-    def _any_language(self, seats: int) -> Telling:
+    def _any_language(self) -> Telling:
         if self.head is None:
             raise LanguageRequired(self.no_head)
-        return any_language(self.head, self.registry, most=seats)
+        return any_language(self.head, self.registry, most=self.config.max_seats - len(self.config.pinned))
 
     # --- start ---
 
@@ -237,10 +244,13 @@ class Engine:
         """Noise through every lane, and through the first adapter that can be worn: kernels chosen, memory touched,
         before traffic; the budget follows from how long that takes. Raises what keeps every one of them from being
         heard, but for faults of the adapters themselves."""
-        if self.config.pace is None:
-            await self._lanes.everywhere(lambda: self._runner.trial_s(1))
-        else:
-            await self._find_budget(self.config.pace)
+        try:
+            if self.config.pace is None:
+                await self._lanes.everywhere(lambda: self._runner.trial_s(1))
+            else:
+                await self._find_budget(self.config.pace)
+        except RuntimeError as error:  # torch's, out of memory for one
+            raise EngineError(f"no forward succeeds: {error}") from error
         for adapter in self.registry.snapshot.adapters.values():
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)

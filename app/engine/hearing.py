@@ -18,7 +18,7 @@ from adapters.errors import AudioTooShort
 from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window, WindowShape, cut
-from app.engine.candidates import Candidates, Ranked
+from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
 from app.engine.hands import Hands
 from app.engine.runner import Paths
 
@@ -58,6 +58,7 @@ class Hearing:
         self._candidates, self._hands = candidates, hands
         self._geometry, self._shape, self._in_flight = geometry, shape, in_flight
         self._heard: list[_Heard] = []
+        self._loud = 0  # windows that were sent and are not silent
 
     async def answer(self, audio: Iterable[np.ndarray]) -> Answer:
         """Hear all of ``audio``, blocks that are pulled in a thread as windows are needed.
@@ -71,7 +72,7 @@ class Hearing:
         await self._candidates.known()
         sent: deque[_Sent] = deque()
         while window is not None:
-            while len(sent) >= self._in_flight:
+            while len(sent) >= self._in_flight or (sent and self._to_be_decided):
                 await self._take_in(sent.popleft())
             sent.append(await self._send(window))
             window = await asyncio.to_thread(next, windows, None)
@@ -84,9 +85,15 @@ class Hearing:
         await self._candidates.nothing_said()
         return await self._answer(counted.samples / SAMPLE_RATE)
 
+    @property
+    def _to_be_decided(self) -> bool:
+        """What decides is on its way: no further window is heard in every candidate."""
+        return len(self._candidates.left) > 1 and self._loud >= DECIDING_WINDOWS
+
     async def _send(self, window: Window) -> _Sent:
         if window.silent:
             return _Sent(window.keep, [], None)
+        self._loud += 1
         begun = await self._candidates.listen(window)
         adapters = [candidate.adapter for candidate in self._candidates.left]
         return _Sent(window.keep, [a.name for a in adapters], self._hands.hear(window, adapters, begun))

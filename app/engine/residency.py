@@ -18,7 +18,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from adapters.bank import Bank, Seat
 from adapters.errors import AdapterCorrupt, AdapterError
@@ -30,7 +32,6 @@ from app.engine.whereabouts import Whereabouts
 log = logging.getLogger("tongues.engine")
 
 PATIENCE_S = 1.0
-
 
 Want = tuple[Worn, ...]
 
@@ -68,6 +69,8 @@ class Residency:
         self._bank, self._load = bank, load
         self._max_seats, self._max_host_bytes, self._patience_s = max_seats, max_host_bytes, patience_s
         self._on_seated, self._on_failure = on_seated, on_failure
+        # threads of their own: a slow disk holds up nobody else
+        self._readers, self._seater = ThreadPoolExecutor(2, "load"), ThreadPoolExecutor(1, "seat")
         self._seated: OrderedDict[Worn, _Seated] = OrderedDict()
         self._host: OrderedDict[Worn, LoadedAdapter] = OrderedDict()
         self._held: dict[Worn, int] = {}
@@ -152,7 +155,7 @@ class Residency:
         older: set[Worn] = set()
         for want, since in list(self._wants.items()):
             older.update(want)
-            missing = [worn for worn in want if worn not in self._seated and worn not in self._seating]
+            missing = [worn for worn in dict.fromkeys(want) if worn not in self._seated and worn not in self._seating]
             impatient = now - since >= self._patience_s
             if missing and self._room(len(missing), held=held or impatient, keep=older):
                 for worn in missing:
@@ -224,7 +227,7 @@ class Residency:
 
     async def _read(self, adapter: RegisteredAdapter, worn: Worn) -> LoadedAdapter:
         try:
-            loaded = await asyncio.to_thread(self._load, adapter)
+            loaded = await asyncio.get_running_loop().run_in_executor(self._readers, self._load, adapter)
         except AdapterError as error:
             self._failed[worn] = error
             raise
@@ -236,12 +239,12 @@ class Residency:
         return loaded
 
     def _shrink_host(self) -> None:
-        size = sum(_bytes(loaded) for loaded in self._host.values())
+        size = sum(loaded.bytes for loaded in self._host.values())
         for worn in list(self._host):
             if size <= self._max_host_bytes:
                 return
             if worn not in self._held:
-                size -= _bytes(self._host.pop(worn))
+                size -= self._host.pop(worn).bytes
 
     # --- to the device ---
 
@@ -269,7 +272,8 @@ class Residency:
 
     async def _seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
         try:
-            seat = await asyncio.to_thread(self._bank.seat, loaded.record.config, loaded.tensors)
+            copy = partial(self._bank.seat, loaded.record.config, loaded.tensors)
+            seat = await asyncio.get_running_loop().run_in_executor(self._seater, copy)
         except Exception as error:
             log.exception("%s cannot be seated", worn.name)
             for want in [want for want in self._wants if worn in want]:
@@ -294,7 +298,3 @@ class Residency:
             self._unseat(worn)
         self._host.pop(worn, None)
         self._retired.discard(worn)
-
-
-def _bytes(loaded: LoadedAdapter) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in loaded.tensors.values())

@@ -83,11 +83,11 @@ class Runner:
         return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
 
     def trial_s(self, rows: int) -> float:
-        """The seconds of a forward of ``rows`` rows of noise that wear nothing, the last of a few: the first ones
-        compile kernels, touch memory and record graphs."""
+        """The seconds of a forward of ``rows`` rows of noise that wear nothing, the second of its kind: the first
+        compiles kernels and touches memory."""
         noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
         windows = [*cut([noise], self._geometry)] * rows
-        for _ in range(2 if self._device_thread is None else 3):
+        for _ in range(2):
             bare = self._give(self._recogniser.bare, self._recogniser.prepare(windows))
             bare.result()
         return bare.seconds

@@ -43,9 +43,11 @@ def any_language(head: LanguageHead, registry: Registry, *, most: int) -> Tellin
     found: dict[int, RegisteredAdapter] = {}
     for number, language in enumerate(head.languages):
         try:
-            found[number] = registry.resolve(language=language)
+            adapter = registry.resolve(language=language)
         except ChoiceError:  # no adapter, or several and no default
             continue
+        if adapter not in found.values():
+            found[number] = adapter
     if not found:
         raise LanguageRequired(f"no adapter for any of {', '.join(head.languages)}, which can be told from another")
     return Telling(head, found, named=False, most=min(most, MOST_CANDIDATES))
