@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import mmap
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from adapters.errors import BankFull
 
-_HUGE = 4 << 20  # slots of so many bytes are worth pages of 2 MiB
 _MAP_NORESERVE = 0x4000  # Linux; mmap has no name for it before Python 3.13
 
 
@@ -88,9 +88,8 @@ def _zeros(slots: int, width: int, device: torch.device, dtype: torch.dtype) -> 
     if device.type != "cpu" or not width:
         return torch.zeros(slots, width, device=device, dtype=dtype)
     size = slots * width * dtype.itemsize
-    linux = hasattr(mmap, "MADV_HUGEPAGE")
     try:
-        if linux:
+        if sys.platform == "linux":
             pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
         else:
             pages = mmap.mmap(-1, size)
@@ -98,6 +97,4 @@ def _zeros(slots: int, width: int, device: torch.device, dtype: torch.dtype) -> 
         raise BankFull(
             f"no {size} bytes of address space for {slots} slots: {error}; lower the device slots"
         ) from error
-    if linux and width * dtype.itemsize >= _HUGE:
-        pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=dtype).view(slots, width)

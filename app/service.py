@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _GPU_FRAMES, _GPU_ROWS = 32_000, 128  # a GPU idles at what a CPU takes in one step
 _GPU_STEP_S = 0.02
+_CPU_STRETCH = 1.25  # a row more gains a CPU nothing that padding may cost
 _LOG = logging.getLogger("tongues")
 
 
@@ -40,7 +41,11 @@ def make_engine(settings: Settings) -> Engine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
-    usual = Budget() if on_cpu else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS, max_adapters=_GPU_ROWS)
+    usual = (
+        Budget(stretch=_CPU_STRETCH)
+        if on_cpu
+        else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS, max_adapters=_GPU_ROWS)
+    )
     pace = Pace() if on_cpu else Pace(_GPU_STEP_S, Budget().max_frames, _GPU_FRAMES)
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)

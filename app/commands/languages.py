@@ -42,6 +42,7 @@ def languages_command(
     add("all, of any length", report["clips"], report["all"])
     table.add_section()
     for pair, unheard in report["held_out"].items():
-        add(f"{pair}, never heard by the head", unheard["clips_long"], unheard["long"])
+        if unheard["clips_long"]:
+            add(f"{pair}, never heard by the head", unheard["clips_long"], unheard["long"])
     Console().print(table)
     typer.echo(f"{report['candidates']} languages are heard for a clip, in the mean")
