@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class LoadedAdapter:
     tensors: dict[str, torch.Tensor]
     vocab: Vocab
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Bytes of its tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
