@@ -22,13 +22,22 @@ def main(folder: str, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
     store = AdapterStore(folder)
     versions = {publish(store, seed=made).version for made in SEEDS}
+    start = time.perf_counter()
+    for made in SEEDS:
+        publish(store, seed=made)
+    all_s = time.perf_counter() - start
     half_done = 0
     for _ in range(rounds):
+        begun, begins = os.pipe()
         publisher = os.fork()
         if publisher == 0:
+            os.write(begins, b"!")
             while True:
                 publish(store, seed=chance.choice(SEEDS))
-        time.sleep(chance.uniform(0.0, 0.05))
+        os.read(begun, 1)
+        os.close(begun)
+        os.close(begins)
+        time.sleep(chance.uniform(0.0, all_s))
         os.kill(publisher, signal.SIGKILL)
         os.waitpid(publisher, 0)
 

@@ -155,7 +155,7 @@ def kill_publishers(folder, rounds, seed):
 
 
 def test_a_publisher_killed_at_any_instant_leaves_a_whole_version(tmp_path):
-    assert kill_publishers(tmp_path, 15, seed=0) > 0
+    assert kill_publishers(tmp_path, 60, seed=0) > 0
 
 
 @pytest.mark.soak

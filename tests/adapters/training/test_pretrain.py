@@ -165,8 +165,10 @@ def test_a_run_may_start_from_a_backbone(tones, tmp_path, through):
     still = StageConfig(1, 8.0, 0.0, 0.02, Augmentation())
     config = replace(SHORT, stages={"ctc": still}, start=str(through))
     pretrain(tones, tmp_path / "run", tmp_path / "backbone", config)
-    assert fingerprint(tmp_path / "backbone") == fingerprint(through)
-    assert (tmp_path / "backbone/head.safetensors").read_bytes() == (through / "head.safetensors").read_bytes()
+    for file in ("model.safetensors", "head.safetensors"):
+        before, after = (safetensors.torch.load_file(folder / file) for folder in (through, tmp_path / "backbone"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before), file  # -0.0 may have become 0.0
 
 
 def test_a_backbone_of_another_shape_is_no_start(tones, tmp_path, through):
