@@ -21,11 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters import rowwise
 from adapters.config import AdapterConfig
 from adapters.fixed import FixedAdapters, PoolKey, Stack
 from adapters.frontend import indices
 from adapters.methods import METHODS
 from adapters.pool import Pool
+from adapters.rowwise import Rows
 from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
 from adapters.streams import Turns
 
@@ -185,33 +187,44 @@ class Bank:
                 key=key,
                 views=self._pools[key].views,
                 rows=None if len(found) == len(places) else indices(found, self.device),
-                slots=self._slots([places[row][1] for row in found]),  # type: ignore[index]
+                numbers=(numbers := tuple(places[row][1] for row in found)),  # type: ignore[index]
+                slots=indices(numbers, self.device),
             )
             for key, found in rows.items()
         )
 
-    def _slots(self, slots: list[int]) -> Tensor | int:
-        return slots[0] if len(set(slots)) == 1 else indices(slots, self.device)
-
 
 @dataclass(frozen=True)
 class _WornPool:
-    """What a batch wears of one pool. ``rows``: which of its rows, None for all. ``slots``: the slot of each such row,
-    or one number where all share it."""
+    """What a batch wears of one pool. ``rows``: which of its rows, None for all. ``numbers``: the slot of each such
+    row, (R,); ``slots``: the same on the device."""
 
     key: PoolKey
     views: Mapping[str, Tensor]
     rows: Tensor | None
-    slots: Tensor | int
-
-    def pick(self, name: str) -> Tensor:
-        """The tensor ``name`` of the one shared slot, (...), or of each row's, (R, ...)."""
-        view = self.views[name]
-        return view[self.slots] if isinstance(self.slots, int) else view.index_select(0, self.slots)
+    numbers: tuple[int, ...]
+    slots: Tensor
 
     @property
     def shared(self) -> bool:
-        return isinstance(self.slots, int)
+        """Whether one slot is worn by all its rows."""
+        return len(set(self.numbers)) == 1
+
+    def one(self, name: str) -> Tensor:
+        """The tensor ``name`` of the shared slot."""
+        return self.views[name][self.numbers[0]]
+
+    def each(self, name: str) -> Rows:
+        """The tensor ``name`` of each row's slot."""
+        return rowwise.each(self.views[name], self.numbers, self.slots)
+
+    def adapt(self, prefix: str, x: Tensor) -> Tensor:
+        """x (R, T, D), the rows that wear it, through the method's tensors whose names begin with ``prefix``."""
+        method = METHODS[str(self.key[0])]
+        names = {name.removeprefix(prefix): name for name in self.views if name.startswith(prefix)}
+        if self.shared:
+            return method.one(x, {short: self.one(name) for short, name in names.items()})
+        return method.many(x, {short: self.each(name) for short, name in names.items()})
 
 
 @dataclass(frozen=True)
@@ -234,32 +247,28 @@ class BatchAdapters:
             return base(x)  # type: ignore[no-any-return]
         only = pools[0]
         if only.rows is None and only.shared:
-            return F.layer_norm(x, base.normalized_shape, only.pick(names[0]), only.pick(names[1]), base.eps)
+            return F.layer_norm(x, base.normalized_shape, only.one(names[0]), only.one(names[1]), base.eps)
         scale, shift = self._rowwise(base.weight, names[0], pools), self._rowwise(base.bias, names[1], pools)
-        return torch.addcmul(shift[:, None], F.layer_norm(x, base.normalized_shape, eps=base.eps), scale[:, None])
+        return rowwise.norm(x, scale, shift, base.eps)
 
     def _rowwise(self, base: Tensor, name: str, pools: list[_WornPool]) -> Tensor:
         """(D,) of the backbone -> (B, D), each row's own where it has one."""
         if pools[0].rows is None:
-            return pools[0].pick(name)
+            return rowwise.stacked(pools[0].each(name))
         each = base.repeat(self.rows, 1)
         for pool in pools:
             assert pool.rows is not None
-            each[pool.rows] = pool.pick(name)
+            each[pool.rows] = rowwise.stacked(pool.each(name))
         return each
 
     def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
         prefix = f"layers.{layer}.{place}."
         for pool in self.method:
-            names = [name for name in pool.views if name.startswith(prefix)]
-            if not names:
+            if not any(name.startswith(prefix) for name in pool.views):
                 continue
-            method = METHODS[str(pool.key[0])]
-            weights = {name.removeprefix(prefix): pool.pick(name) for name in names}
-            apply = method.one if pool.shared else method.many
             if pool.rows is None:
-                return apply(x, weights)
-            x = x.index_copy(0, pool.rows, apply(x.index_select(0, pool.rows), weights))
+                return pool.adapt(prefix, x)
+            x = x.index_copy(0, pool.rows, pool.adapt(prefix, x.index_select(0, pool.rows)))
         return x
 
     def head(self, x: Tensor) -> Tensor:
@@ -274,7 +283,6 @@ class BatchAdapters:
         return logits
 
     def _logits(self, pool: _WornPool, x: Tensor) -> Tensor:
-        weight, bias = pool.pick("head.weight"), pool.pick("head.bias")
         if pool.shared:
-            return F.linear(x, weight, bias)
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))  # (R, T, V)
+            return F.linear(x, pool.one("head.weight"), pool.one("head.bias"))
+        return rowwise.linear(x, pool.each("head.weight"), pool.each("head.bias"))  # (R, T, V)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters import rowwise
 from adapters.methods import METHODS
 from adapters.shapes import Norm, Place
 
@@ -62,7 +63,7 @@ class FixedAdapters:
             wears = self._wears(stack)[:, None]
             scale = torch.where(wears, self._pick(stack, f"{prefix}weight"), scale)
             shift = torch.where(wears, self._pick(stack, f"{prefix}bias"), shift)
-        return torch.addcmul(shift[:, None], F.layer_norm(x, base.normalized_shape, eps=base.eps), scale[:, None])
+        return rowwise.norm(x, scale, shift, base.eps)
 
     def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
         prefix = f"layers.{layer}.{place}."
@@ -79,7 +80,7 @@ class FixedAdapters:
         logits.select(2, 0).zero_()  # a softmax over nothing but -inf is no number
         for stack in self.heads:
             weight, bias = self._pick(stack, "head.weight"), self._pick(stack, "head.bias")
-            part = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))  # (R, T, V)
+            part = rowwise.linear(x, weight, bias)  # (R, T, V)
             part = F.pad(part, (0, widest - part.shape[2]), value=-math.inf)
             logits = torch.where(self._wears(stack)[:, None, None], part, logits)
         return logits

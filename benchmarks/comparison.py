@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.grid import FEW_SEATS, Comparison, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
-from benchmarks.workload import Cell, Timing
+from benchmarks.workload import Cell, Mixing, Timing
 
 log = logging.getLogger("benchmarks")
 
@@ -33,6 +33,7 @@ class Found:
 
     backbone: str
     runs: list[Run] = field(default_factory=list)
+    mixing: list[Mixing] = field(default_factory=list)
     footprints: dict[str, Footprint] = field(default_factory=dict)
     facts: dict[str, dict[str, str | int | float]] = field(default_factory=dict)
     unable: dict[str, str] = field(default_factory=dict)
@@ -56,10 +57,26 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
                     if name in workers:
                         _run(workers[name], comparison.cell, number, found)
                 on_round(found)
+        if plan.mixing is not None and "engine" in workers:
+            _mix(workers["engine"], plan.mixing, 2 * plan.rounds, found)
+            on_round(found)
         for name, worker in workers.items():
             with contextlib.suppress(SystemUnable):
                 found.footprints[name], found.facts[name] = worker.footprint(), worker.facts()
     return found
+
+
+def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
+    same = replace(mixed, popularity="identical")
+    for number in range(rounds):
+        try:
+            timings = {cell: engine.run(cell) for cell in ((same, mixed) if number % 2 else (mixed, same))}
+        except SystemUnable as error:
+            log.warning("%s: mixing: %s", found.backbone, error)
+            found.unable["engine: mixing"] = str(error)
+            return
+        log.info("%s: mixed %.1f, one %.1f", found.backbone, timings[mixed].rtfx, timings[same].rtfx)
+        found.mixing.append(Mixing(mixed.concurrency, timings[same], timings[mixed]))
 
 
 def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitStack) -> Iterator[tuple[str, Worker]]:

@@ -25,12 +25,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is compared over one backbone."""
+    """All that is compared over one backbone. ``mixing``: a cell that the engine runs twice as often, in turn with the
+    same cell in one language."""
 
     backbone: str
     size: AdapterSize
     comparisons: tuple[Comparison, ...]
     rounds: int = 3
+    mixing: Cell | None = None
 
     @property
     def adapters(self) -> int:
@@ -56,7 +58,8 @@ class Plan:
             raise ValueError(
                 f"{self.backbone}: no cell has at most {adapters} languages and any of {', '.join(systems)}"
             )
-        return replace(self, comparisons=comparisons, rounds=rounds or self.rounds)
+        mixing = self.mixing if "engine" in systems and self.mixing and self.mixing.adapters <= adapters else None
+        return replace(self, comparisons=comparisons, rounds=rounds or self.rounds, mixing=mixing)
 
 
 def default_plans(requests: int = 96) -> tuple[Plan, ...]:
@@ -76,7 +79,8 @@ def full_plans(requests: int = 1_024) -> tuple[Plan, ...]:
         if adapters > 1 or popularity == "identical"
         for concurrency in (1, 8, 64)
     ]
-    return tuple(Plan(backbone, size, tuple(cells), rounds=5) for backbone, size in sizes.items())
+    mixing = Cell("1-15 s", 64, "uniform", 64, requests)
+    return tuple(Plan(backbone, size, tuple(cells), rounds=5, mixing=mixing) for backbone, size in sizes.items())
 
 
 def _shipped(requests: int) -> Plan:
@@ -96,6 +100,7 @@ def _shipped(requests: int) -> Plan:
             Comparison(replace(usual, adapters=512), ("engine", FEW_SEATS, "load_adapter", "full models", "peft")),
             Comparison(replace(usual, clips="1-2 s", requests=requests * 2), ALL),
         ),
+        mixing=usual,
     )
 
 
@@ -106,9 +111,9 @@ def _base(requests: int) -> Plan:
         AdapterSize(256),
         (
             Comparison(usual, ALL),
-            Comparison(replace(usual, popularity="identical"), ENGINE),
             Comparison(replace(usual, clips="1-2 s", requests=requests * 3 // 2), TARGETED),
         ),
+        mixing=usual,
     )
 
 

@@ -19,20 +19,11 @@ from adapters.backbone import read_config
 from adapters.store import AdapterStore
 from benchmarks.clips import cut, read_recordings, repeated, wav
 from benchmarks.server import serving
-from benchmarks.workload import Timing, closed_loop, percentile, timing
+from benchmarks.workload import Mixing, Timing, closed_loop, percentile, timing
 
 _KEY = "a key of the benchmark alone"
 _CONCURRENCIES = (1, 8, 64)
 _TELLING = 8
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """One round: the same recordings in one language, and spread over all."""
-
-    concurrency: int
-    identical: Timing
-    mixed: Timing
 
 
 @dataclass(frozen=True)
@@ -91,12 +82,11 @@ async def _measure(base: str, model: Path, load: Load, keep: Callable[[Served], 
         names = [adapter["name"] for adapter in listed if adapter["state"] != "failed"]
         served = Served(len(names))
         await _loaded(client, names, load.requests, 8)
-        for _ in range(load.rounds):
+        for number in range(2 * load.rounds):
             for concurrency in _CONCURRENCIES:
-                identical = await _loaded(client, names[:1], load.requests, concurrency)
-                served.mixing.append(
-                    Mixing(concurrency, identical, await _loaded(client, names, load.requests, concurrency))
-                )
+                ways = (names[:1], names) if number % 2 else (names, names[:1])
+                taken = [await _loaded(client, way, load.requests, concurrency) for way in ways]
+                served.mixing.append(Mixing(concurrency, *(taken if number % 2 else reversed(taken))))
         keep(served)
         if all(adapter["auto"] for adapter in listed):
             for _ in range(load.rounds):

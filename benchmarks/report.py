@@ -85,6 +85,8 @@ def _compared(found: Mapping[str, Any]) -> Iterable[str]:
             filter(None, (_middle(by, cell, system, p, "{:.3f}") for p in ("p50_s", "p95_s")))
         ),
     )
+    if found.get("mixing"):
+        yield "The engine alone, in turn:\n\n" + _mixed(found["mixing"])
     yield _taken(found)
     if found["unable"]:
         yield "\n".join(f"- {who}: {why}" for who, why in found["unable"].items())
@@ -147,13 +149,14 @@ def _seated(seatings: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _served(http: Mapping[str, Any]) -> Iterable[str]:
+def _mixed(mixing: Sequence[Mapping[str, Any]]) -> str:
+    """One language against many, by concurrency."""
     lines = [
         "| concurrency | all mixed / one language | RTFx, one | RTFx, mixed | p50 / p95 mixed, s |",
         "|---" * 5 + "|",
     ]
-    for concurrency in sorted({one["concurrency"] for one in http["mixing"]}):
-        some = [one for one in http["mixing"] if one["concurrency"] == concurrency]
+    for concurrency in sorted({one["concurrency"] for one in mixing}):
+        some = [one for one in mixing if one["concurrency"] == concurrency]
         over = [one["mixed"]["rtfx"] / one["identical"]["rtfx"] for one in some]
         cells = [
             str(concurrency),
@@ -162,7 +165,11 @@ def _served(http: Mapping[str, Any]) -> Iterable[str]:
             " / ".join(f"{median(one['mixed'][p] for one in some):.3f}" for p in ("p50_s", "p95_s")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    yield "\n".join(lines)
+    return "\n".join(lines)
+
+
+def _served(http: Mapping[str, Any]) -> Iterable[str]:
+    yield _mixed(http["mixing"])
     if http.get("telling"):
         rtfx = (median(one[kind]["rtfx"] for one in http["telling"]) for kind in ("known", "auto"))
         right = 100 * http["telling"][0]["right"]

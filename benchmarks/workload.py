@@ -43,6 +43,16 @@ class Timing:
     p95_s: float
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """One round: the same clips in one language, and spread over all; one right after the other, and in the next round
+    the other first."""
+
+    concurrency: int
+    identical: Timing
+    mixed: Timing
+
+
 def languages(popularity: Popularity, adapters: int, requests: int) -> list[int]:
     """The language of each request: one alone, all alike, the k-th 1/k as often as the first, or each another than
     those before it."""

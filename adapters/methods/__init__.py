@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adapters.config import AdapterConfig
 from adapters.methods import bottleneck, head_only
+from adapters.rowwise import Rows
 
 
 class Method(Protocol):
@@ -28,7 +29,7 @@ class Method(Protocol):
 
     def one(self, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
 
-    def many(self, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
+    def many(self, x: Tensor, w: Mapping[str, Rows]) -> Tensor: ...
 
 
 METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only}  # type: ignore[dict-item]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adapters import rowwise
 from adapters.config import AdapterConfig
+from adapters.rowwise import Rows
 
 PLACES = ("attention", "feed_forward")
 OPTIONS: tuple[str, ...] = ()
@@ -52,10 +54,9 @@ def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
     return x + F.linear(y, w["up.weight"], w["up.bias"])
 
 
-def many(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
-    """Semantics: x (B, T, D), the tensors of :func:`shapes` stacked over the rows, (B, ...) -> (B, T, D), where row i
-    wears ``w[...][i]``: ``torch.stack([one(x[i:i+1], {k: v[i] for k, v in w.items()})[0] for i in range(B)])``."""
-    y = F.layer_norm(x, x.shape[-1:], None, None, NORM_EPS)
-    y = torch.addcmul(w["norm.bias"][:, None], y, w["norm.weight"][:, None])
-    y = F.gelu(torch.baddbmm(w["down.bias"][:, None], y, w["down.weight"].transpose(1, 2)))  # (B, T, b)
-    return x + torch.baddbmm(w["up.bias"][:, None], y, w["up.weight"].transpose(1, 2))
+def many(x: Tensor, w: Mapping[str, Rows]) -> Tensor:
+    """Semantics: x (B, T, D), the tensors of :func:`shapes` for each row -> (B, T, D), where row i wears ``w[...][i]``:
+    ``torch.stack([one(x[i:i+1], {k: v[i] for k, v in w.items()})[0] for i in range(B)])``."""
+    y = rowwise.norm(x, w["norm.weight"], w["norm.bias"], NORM_EPS)
+    y = F.gelu(rowwise.linear(y, w["down.weight"], w["down.bias"]))  # (B, T, b)
+    return rowwise.linear(y, w["up.weight"], w["up.bias"]).add_(x)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from adapters.config import AdapterConfig
+from adapters.rowwise import Rows
 
 PLACES: tuple[str, ...] = ()
 OPTIONS: tuple[str, ...] = ()
@@ -26,6 +27,6 @@ def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
     return x
 
 
-def many(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+def many(x: Tensor, w: Mapping[str, Rows]) -> Tensor:
     """(B, T, D) as it is."""
     return x

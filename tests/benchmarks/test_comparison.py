@@ -19,10 +19,13 @@ CELL = Cell("1-2 s", 3, "uniform", 2, 4)
 def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     beyond = replace(CELL, adapters=9)  # languages that nobody published
     plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare")), Comparison(beyond, ("engine",))), rounds=2)
+    plan = replace(plan, mixing=replace(CELL, requests=2))
     told: list[int] = []
     found = compare(plan, spec, on_round=lambda found: told.append(len(found.runs)))
     assert [(run.system, run.round) for run in found.runs] == [("engine", 0), ("bare", 0), ("bare", 1), ("engine", 1)]
-    assert told == [2, 2, 4, 4]
+    assert told == [2, 2, 4, 4, 4]
+    assert len(found.mixing) == 4
+    assert all(one.mixed.rtfx > 0 and one.identical.rtfx > 0 for one in found.mixing)
     assert all(run.timing.rtfx > 0 and 0 < run.timing.p50_s <= run.timing.p95_s for run in found.runs)
     (where,) = found.unable
     assert where == "engine: 9 uniform, concurrency 2, 1-2 s"
@@ -54,6 +57,7 @@ def test_the_default_grid_has_every_target_and_every_axis():
     assert {cell.popularity for cell in cells} == {"identical", "uniform", "zipf", "distinct"}
     assert {cell.concurrency for cell in cells} == {1, 8, 64}
     assert {cell.clips for cell in cells} == {"1-15 s", "1-2 s"}
+    assert all(plan.mixing == plan.comparisons[0].cell for plan in (shipped, base))
     assert (base.size.bottleneck, base.size.layers, base.adapters) == (256, None, 64)
 
 

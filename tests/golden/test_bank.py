@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters import rowwise
 from adapters.adapter import Adapter
 from adapters.bank import Bank, Seat
 from adapters.config import AdapterConfig, top_layers
@@ -68,9 +69,13 @@ def seats(bank, adapters) -> list[Seat]:
     return [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
 
 
+@pytest.mark.parametrize("copied", [0, 1 << 16], ids=["in their place", "gathered"])
 @pytest.mark.parametrize("popularity", POPULARITY)
 @torch.inference_mode()
-def test_every_row_equals_its_solo_run_and_the_training_form(encoder, adapters, bank, seats, popularity):
+def test_every_row_equals_its_solo_run_and_the_training_form(
+    encoder, adapters, bank, seats, popularity, copied, monkeypatch
+):
+    monkeypatch.setattr(rowwise, "_COPIED", copied)
     wearing = POPULARITY[popularity]
     logits = encoder(pad(CLIPS), bank.dress([seats[i] for i in wearing]))
     for row, worn in enumerate(wearing):

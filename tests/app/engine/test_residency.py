@@ -57,7 +57,7 @@ async def test_what_sits_is_what_was_loaded():
         worn = worn_of(adapter(name))
         assert await take(tiers, worn)
         dressed = tiers._bank.dress([tiers.seat(worn)])
-        assert dressed.heads[0].pick("head.weight")[0, 0].item() == ord(name)
+        assert dressed.heads[0].one("head.weight")[0, 0].item() == ord(name)
         tiers.release((worn,), 0.0)
         tiers.let_go(worn)
 

@@ -131,7 +131,7 @@ async def test_a_version_stays_bound_although_its_files_go(tmp_path):
         assert await take(tiers, worn_of(registered))
         tiers.release((worn_of(registered),), 0.0)
     worn = tiers._bank.dress([tiers.seat(worn_of(bound))])
-    bias = worn.heads[0].pick("head.bias")[: loaded.vocab.size]
+    bias = worn.heads[0].one("head.bias")[: loaded.vocab.size]
     torch.testing.assert_close(bias, loaded.tensors["head.bias"])
     assert (await bind(tiers, bound)) is loaded
     for _ in range(2):
