@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from benchmarks.grid import FEW_SEATS, Comparison, Plan
+from benchmarks.grid import FEW_SEATS, PAIRS, Comparison, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
 from benchmarks.workload import Cell, Mixing, Timing
@@ -58,7 +58,7 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
                         _run(workers[name], comparison.cell, number, found)
                 on_round(found)
         if plan.mixing is not None and "engine" in workers:
-            _mix(workers["engine"], plan.mixing, 2 * plan.rounds, found)
+            _mix(workers["engine"], plan.mixing, PAIRS * plan.rounds, found)
             on_round(found)
         for name, worker in workers.items():
             with contextlib.suppress(SystemUnable):

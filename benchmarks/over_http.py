@@ -59,8 +59,8 @@ class Served:
 class Load:
     """How much is sent: ``requests`` a workload and round, ``long_s`` of recording, ``window_s`` for each p95."""
 
-    rounds: int = 3
-    requests: int = 96
+    rounds: int = 2
+    requests: int = 64
     long_s: float = 3_600.0
     window_s: float = 15.0
     publishes: int = 10
