@@ -57,12 +57,12 @@ class Adapter(nn.Module):
         bias = self._parameters[_attribute(f"layers.{layer}.{which}.bias")]
         return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
-    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         if layer not in self.config.layers or place not in self._method.PLACES:
-            return x
+            return y
         prefix = f"layers.{layer}.{place}."
         found = {name.removeprefix(prefix): t for name, t in self.tensors().items() if name.startswith(prefix)}
-        return self._method.one(x, found)
+        return self._method.one(y, x, found)
 
     def head(self, x: Tensor) -> Tensor:
         return F.linear(x, self._parameters["head__weight"], self._parameters["head__bias"])  # type: ignore[arg-type]

@@ -218,13 +218,21 @@ class _WornPool:
         """The tensor ``name`` of each row's slot."""
         return rowwise.each(self.views[name], self.numbers, self.slots)
 
-    def adapt(self, prefix: str, x: Tensor) -> Tensor:
-        """x (R, T, D), the rows that wear it, through the method's tensors whose names begin with ``prefix``."""
-        method = METHODS[str(self.key[0])]
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
+        """(B, T, D) twice, of all rows of the batch -> those that wear it are changed."""
+        method, prefix = METHODS[str(self.key[0])], f"layers.{layer}.{place}."
         names = {name.removeprefix(prefix): name for name in self.views if name.startswith(prefix)}
+        if not names:
+            return y
+        if self.rows is not None:
+            x, changed = x.index_select(0, self.rows), y.index_select(0, self.rows)
+        else:
+            changed = y
         if self.shared:
-            return method.one(x, {short: self.one(name) for short, name in names.items()})
-        return method.many(x, {short: self.each(name) for short, name in names.items()})
+            changed = method.one(changed, x, {short: self.one(name) for short, name in names.items()})
+        else:
+            changed = method.many(changed, x, {short: self.each(name) for short, name in names.items()})
+        return changed if self.rows is None else y.index_copy(0, self.rows, changed)
 
 
 @dataclass(frozen=True)
@@ -261,15 +269,10 @@ class BatchAdapters:
             each[pool.rows] = rowwise.stacked(pool.each(name))
         return each
 
-    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
-        prefix = f"layers.{layer}.{place}."
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         for pool in self.method:
-            if not any(name.startswith(prefix) for name in pool.views):
-                continue
-            if pool.rows is None:
-                return pool.adapt(prefix, x)
-            x = x.index_copy(0, pool.rows, pool.adapt(prefix, x.index_select(0, pool.rows)))
-        return x
+            y = pool.adapt(layer, place, y, x)
+        return y
 
     def head(self, x: Tensor) -> Tensor:
         if len(self.heads) == 1:

@@ -42,8 +42,9 @@ class Worn(Protocol):
     def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
         """The layer norm ``which`` of ``layer``: the backbone's own (``base``) or the adapter's trained copy."""
 
-    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
-        """What the adapter at ``place`` makes of a sublayer's output, before its residual addition."""
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
+        """What the adapter at ``place`` makes of its output y, (B, T, D); x is what went in. Of a sublayer that is
+        before its residual addition, of a projection before it is split into heads."""
 
     def head(self, x: Tensor) -> Tensor:
         """(B, T, D) -> logits (B, T, V); columns beyond a row's own vocabulary are -inf."""
@@ -146,26 +147,29 @@ class Encoder(nn.Module):
     def _pre_norm_layer(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
         layer: Any = self.model.encoder.layers[index]
         normed = worn.norm(index, "layer_norm", layer.layer_norm, x)
-        x = x + worn.adapt(index, "attention", self._attention(layer.attention, normed, attend))
+        x = x + worn.adapt(index, "attention", self._attention(index, normed, attend, worn), normed)
         normed = worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
-        return x + worn.adapt(index, "feed_forward", layer.feed_forward(normed))
+        return x + worn.adapt(index, "feed_forward", layer.feed_forward(normed), normed)
 
     def _post_norm_layer(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
         layer: Any = self.model.encoder.layers[index]
-        x = x + worn.adapt(index, "attention", self._attention(layer.attention, x, attend))
+        x = x + worn.adapt(index, "attention", self._attention(index, x, attend, worn), x)
         x = worn.norm(index, "layer_norm", layer.layer_norm, x)
-        x = x + worn.adapt(index, "feed_forward", layer.feed_forward(x))
+        x = x + worn.adapt(index, "feed_forward", layer.feed_forward(x), x)
         return worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
 
-    def _attention(self, attention: Any, x: Tensor, attend: Tensor | None) -> Tensor:
+    def _attention(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
+        layer: Any = self.model.encoder.layers[index]
+        attention = layer.attention
         batch, width, size = x.shape
         heads: int = attention.num_heads
 
         def split(y: Tensor) -> Tensor:
             return y.view(batch, width, heads, size // heads).transpose(1, 2)  # (B, H, T, D/H)
 
-        q, k, v = map(split, project(attention, x))
-        y = self._attend(q, k, v, attend)
+        q, k, v = project(attention, x)  # (B, T, D) each
+        q, v = worn.adapt(index, "q_proj", q, x), worn.adapt(index, "v_proj", v, x)
+        y = self._attend(split(q), split(k), split(v), attend)
         y = attention.out_proj(y.transpose(1, 2).reshape(batch, width, size))
         return self._drop(y, self.config.hidden_dropout)
 
@@ -198,8 +202,8 @@ class _Nothing:
     def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:
         return base(x)  # type: ignore[no-any-return]
 
-    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
-        return x
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
+        return y
 
     def head(self, x: Tensor) -> Tensor:
         return x

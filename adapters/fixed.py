@@ -65,14 +65,14 @@ class FixedAdapters:
             shift = torch.where(wears, self._pick(stack, f"{prefix}bias"), shift)
         return rowwise.norm(x, scale, shift, base.eps)
 
-    def adapt(self, layer: int, place: Place, x: Tensor) -> Tensor:
+    def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         prefix = f"layers.{layer}.{place}."
         for stack in self.method:
             names = [name for name in stack.views if name.startswith(prefix)]
             if names:
                 weights = {name.removeprefix(prefix): self._pick(stack, name) for name in names}
-                x = METHODS[str(stack.key[0])].many(x, weights)
-        return x
+                y = METHODS[str(stack.key[0])].many(y, x, weights)
+        return y
 
     def head(self, x: Tensor) -> Tensor:
         widest = max(stack.views["head.bias"].shape[1] for stack in self.heads)

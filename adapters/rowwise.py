@@ -39,11 +39,15 @@ def norm(x: Tensor, scale: Rows, shift: Rows, eps: float) -> Tensor:
     return torch.addcmul(stacked(shift)[:, None], y, stacked(scale)[:, None])
 
 
-def linear(x: Tensor, weight: Rows, bias: Rows) -> Tensor:
-    """x (R, T, D) through each row's own ``weight`` (V, D) and ``bias`` (V,) -> (R, T, V)."""
+def linear(x: Tensor, weight: Rows, bias: Rows | None = None) -> Tensor:
+    """x (R, T, D) through each row's own ``weight`` (V, D) and ``bias`` (V,), none for zeros -> (R, T, V)."""
     if isinstance(weight, Tensor):
-        return torch.baddbmm(stacked(bias)[:, None], x, weight.transpose(1, 2))
+        across = weight.transpose(1, 2)
+        return torch.bmm(x, across) if bias is None else torch.baddbmm(stacked(bias)[:, None], x, across)
     y = x.new_empty(*x.shape[:2], len(weight[0]))
-    for x_row, matrix, vector, y_row in zip(x, weight, bias, y, strict=True):
-        torch.addmm(vector, x_row, matrix.t(), out=y_row)
+    for row, (x_row, matrix, y_row) in enumerate(zip(x, weight, y, strict=True)):
+        if bias is None:
+            torch.mm(x_row, matrix.t(), out=y_row)
+        else:
+            torch.addmm(bias[row], x_row, matrix.t(), out=y_row)
     return y

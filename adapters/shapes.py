@@ -8,7 +8,7 @@ from typing import Literal
 from adapters.config import AdapterConfig
 from adapters.methods import METHODS
 
-Place = Literal["attention", "feed_forward"]
+Place = Literal["attention", "feed_forward", "q_proj", "v_proj"]
 Norm = Literal["layer_norm", "final_layer_norm"]
 NORMS: tuple[Norm, ...] = ("layer_norm", "final_layer_norm")
 

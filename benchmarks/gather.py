@@ -94,8 +94,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Figure]:
     x = torch.randn(case.rows, case.frames, arguments.hidden, device=device, dtype=dtype)
     first = {name: view[chosen[0]] for name, view in pool.views.items()}
     ways: dict[str, Callable[[], Tensor]] = {
-        "one": lambda: bottleneck.one(x, first),
-        "bmm": lambda: bottleneck.many(x, {name: view.index_select(0, slots) for name, view in pool.views.items()}),
+        "one": lambda: bottleneck.one(x, x, first),
+        "bmm": lambda: bottleneck.many(x, x, {name: view.index_select(0, slots) for name, view in pool.views.items()}),
         "grouped": lambda: grouped(x, pool.views, slots, offsets),
     }
     torch.testing.assert_close(ways["grouped"](), ways["bmm"](), atol=1e-2, rtol=1e-2)

@@ -1,6 +1,7 @@
 """Methods of adaptation: a file each, and a line in ``METHODS``.
 
-A method is a module with ``PLACES`` (where in a layer it acts), ``OPTIONS`` (names of those it has), ``shapes`` (its
+A method is a module with ``PLACES`` (where in a layer it acts: on a sublayer or a projection, whose output y it changes
+and whose input x it may look at), ``OPTIONS`` (names of those it has), ``shapes`` (its
 tensors at one place), ``start`` (their values before training) and the pair ``one`` and ``many``: one adapter for all
 rows, and a different one for each row.
 """
@@ -13,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from adapters.config import AdapterConfig
-from adapters.methods import bottleneck, head_only
+from adapters.methods import bottleneck, head_only, lora
 from adapters.rowwise import Rows
 
 
@@ -27,11 +28,11 @@ class Method(Protocol):
 
     def start(self, name: str, tensor: Tensor) -> None: ...
 
-    def one(self, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
+    def one(self, y: Tensor, x: Tensor, w: Mapping[str, Tensor]) -> Tensor: ...
 
-    def many(self, x: Tensor, w: Mapping[str, Rows]) -> Tensor: ...
+    def many(self, y: Tensor, x: Tensor, w: Mapping[str, Rows]) -> Tensor: ...
 
 
-METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only}  # type: ignore[dict-item]
+METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only, "lora": lora}  # type: ignore[dict-item]
 
 __all__ = ["METHODS", "Method"]

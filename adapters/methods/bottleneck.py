@@ -1,6 +1,6 @@
 """The paper's adapter: own layer norm, down, non-linearity, up, and a skip, twice in each adapted layer.
 
-``y = x + up(gelu(down(norm(x))))`` on the output of the attention and of the feed forward, before their residual
+``y + up(gelu(down(norm(y))))`` for the output y of the attention and of the feed forward, before their residual
 additions (Thomas, Kessler, Karout 2022, section 2; after Houlsby et al. 2019). ``up`` starts near zero, so an untrained
 adapter leaves the backbone as it was.
 """
@@ -47,16 +47,17 @@ def start(name: str, tensor: Tensor) -> None:
         tensor.zero_()
 
 
-def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
-    """Semantics: x (B, T, D), one adapter's tensors as in :func:`shapes` -> (B, T, D)."""
-    y = F.layer_norm(x, x.shape[-1:], w["norm.weight"].to(x.dtype), w["norm.bias"].to(x.dtype), NORM_EPS)
-    y = F.gelu(F.linear(y, w["down.weight"], w["down.bias"]))  # (B, T, b)
-    return x + F.linear(y, w["up.weight"], w["up.bias"])
+def one(y: Tensor, x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """Semantics: a sublayer's output y (B, T, D), its input x, which does not count here, and one adapter's tensors as
+    in :func:`shapes` -> (B, T, D)."""
+    z = F.layer_norm(y, y.shape[-1:], w["norm.weight"].to(y.dtype), w["norm.bias"].to(y.dtype), NORM_EPS)
+    z = F.gelu(F.linear(z, w["down.weight"], w["down.bias"]))  # (B, T, b)
+    return y + F.linear(z, w["up.weight"], w["up.bias"])
 
 
-def many(x: Tensor, w: Mapping[str, Rows]) -> Tensor:
-    """Semantics: x (B, T, D), the tensors of :func:`shapes` for each row -> (B, T, D), where row i wears ``w[...][i]``:
-    ``torch.stack([one(x[i:i+1], {k: v[i] for k, v in w.items()})[0] for i in range(B)])``."""
-    y = rowwise.norm(x, w["norm.weight"], w["norm.bias"], NORM_EPS)
-    y = F.gelu(rowwise.linear(y, w["down.weight"], w["down.bias"]))  # (B, T, b)
-    return rowwise.linear(y, w["up.weight"], w["up.bias"]).add_(x)
+def many(y: Tensor, x: Tensor, w: Mapping[str, Rows]) -> Tensor:
+    """Semantics: y and x as in :func:`one`, its tensors for each row -> (B, T, D), where row i wears ``w[...][i]``:
+    ``torch.stack([one(y[i:i+1], x[i:i+1], {k: v[i] for k, v in w.items()})[0] for i in range(B)])``."""
+    z = rowwise.norm(y, w["norm.weight"], w["norm.bias"], NORM_EPS)
+    z = F.gelu(rowwise.linear(z, w["down.weight"], w["down.bias"]))  # (B, T, b)
+    return rowwise.linear(z, w["up.weight"], w["up.bias"]).add_(y)

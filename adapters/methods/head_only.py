@@ -22,11 +22,11 @@ def start(name: str, tensor: Tensor) -> None:
     """Nothing to fill."""
 
 
-def one(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
-    """(B, T, D) as it is."""
-    return x
+def one(y: Tensor, x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """y (B, T, D) as it is."""
+    return y
 
 
-def many(x: Tensor, w: Mapping[str, Rows]) -> Tensor:
-    """(B, T, D) as it is."""
-    return x
+def many(y: Tensor, x: Tensor, w: Mapping[str, Rows]) -> Tensor:
+    """y (B, T, D) as it is."""
+    return y

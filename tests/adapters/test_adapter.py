@@ -18,6 +18,7 @@ CONFIGS = {
     "all norms": AdapterConfig("bottleneck", 16, top_layers(LAYERS, 1), "all", 24),
     "no norms": AdapterConfig("bottleneck", 4, (0, 2), "none", 30),
     "head": AdapterConfig("head", 0, (), "none", 24),
+    "LoRA": AdapterConfig("lora", 4, (1, 3), "none", 24),
 }
 
 
@@ -55,7 +56,7 @@ def test_untrained_it_is_next_to_the_identity_inside_a_layer():
     adapter = Adapter(TOP, HIDDEN, LAYERS)
     x = torch.randn(2, 5, HIDDEN)
     for place in ("attention", "feed_forward"):
-        moved = (adapter.adapt(3, place, x) - x).abs().max()
+        moved = (adapter.adapt(3, place, x, x) - x).abs().max()
         assert 0 < moved < 1e-3
 
 
@@ -65,7 +66,26 @@ def test_layers_and_norms_that_are_not_its_own_stay_the_backbones(encoder):
     base = encoder.model.encoder.layers[0].layer_norm
     for layer in range(LAYERS):
         assert torch.equal(adapter.norm(layer, "layer_norm", base, x), base(x))
-        assert torch.equal(adapter.adapt(layer, "attention", x), x) is (layer not in (0, 2))
+        assert torch.equal(adapter.adapt(layer, "attention", x, x), x) is (layer not in (0, 2))
+
+
+@torch.inference_mode()
+def test_lora_is_what_its_products_added_to_the_projections_are():
+    """Against the published form: W + B A in the place of W."""
+    encoder, changed = (encoder_of(reference("wav2vec2-pre-norm-group")) for _ in range(2))
+    adapter = perturbed_adapter(CONFIGS["LoRA"], encoder, 3)
+    w = adapter.tensors()
+    for index in (1, 3):
+        attention = changed.model.encoder.layers[index].attention
+        for place in ("q_proj", "v_proj"):
+            name = f"layers.{index}.{place}"
+            getattr(attention, place).weight += w[f"{name}.lora_B.weight"] @ w[f"{name}.lora_A.weight"]
+    bare = Adapter(CONFIGS["head"], HIDDEN, LAYERS).requires_grad_(False)
+    bare.load({name: w[name] for name in bare.tensors()})
+    audio = pad([clip(1.0, seed=1), clip(0.6, seed=2)])
+    found, plain = encoder(audio, adapter), encoder(audio, bare)
+    torch.testing.assert_close(found, changed(audio, bare), atol=1e-4, rtol=1e-4)
+    assert (found - plain).abs().max() > 0.1
 
 
 def test_load_takes_every_value_over(encoder):

@@ -37,6 +37,8 @@ CONFIGS = [
     AdapterConfig("head", 0, (), "none", 33),
     AdapterConfig("bottleneck", 8, (0, 2), "adapted", 24),
     AdapterConfig("head", 0, (), "all", 24),
+    AdapterConfig("lora", 4, top_layers(4, 3), "none", 24),
+    AdapterConfig("lora", 4, top_layers(4, 3), "none", 24),
 ]
 
 POPULARITY = {
@@ -46,6 +48,9 @@ POPULARITY = {
     "uniform": [3, 1, 7, 4, 0, 6, 2, 5],
     "zipf": [0, 0, 0, 0, 2, 2, 4, 6],
     "distinct": [0, 1, 2, 3, 4, 5, 6, 7],
+    "LoRA alone": [8] * 8,
+    "LoRA twice": [8, 9, 9, 8, 8, 9, 8, 9],
+    "LoRA among bottlenecks": [8, 0, 9, 4, 5, 8, 2, 1],
 }
 
 

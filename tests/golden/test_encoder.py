@@ -28,8 +28,8 @@ class BareHead:
     def norm(self, layer, which, base, x):
         return base(x)
 
-    def adapt(self, layer, place, x):
-        return x
+    def adapt(self, layer, place, y, x):
+        return y
 
     def head(self, x):
         return self.linear(x)

@@ -40,7 +40,7 @@ def test_every_row_equals_its_solo_run_but_for_steps_of_rounding(encoders, norma
     adapters = [perturbed_adapter(config, plain, seed) for seed, config in enumerate(CONFIGS)]
     bank = Bank(encoder.hidden_size, encoder.layer_count, limit=16)
     seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
-    logits = encoder(pad(LOUD, normalised=normalised), bank.dress(seats))
+    logits = encoder(pad(LOUD, normalised=normalised), bank.dress(seats[: len(LOUD)]))
     exact = 0
     for row, samples in enumerate(LOUD):
         frames, size = encoder.geometry.frames(samples.size), CONFIGS[row].vocab_size
