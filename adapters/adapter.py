@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from adapters.config import AdapterConfig
 from adapters.methods import METHODS
-from adapters.shapes import NORMS, Norm, Place, expected_shapes
+from adapters.shapes import NORMS, Norm, Place, expected_shapes, tensors_at
 
 
 class Adapter(nn.Module):
@@ -60,9 +60,9 @@ class Adapter(nn.Module):
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         if layer not in self.config.layers or place not in self._method.PLACES:
             return y
-        prefix = f"layers.{layer}.{place}."
-        found = {name.removeprefix(prefix): t for name, t in self.tensors().items() if name.startswith(prefix)}
-        return self._method.one(y, x, found)
+        tensors = self.tensors()
+        names = tensors_at(tensors, layer, place)
+        return self._method.one(y, x, {short: tensors[name] for short, name in names.items()})
 
     def head(self, x: Tensor) -> Tensor:
         return F.linear(x, self._parameters["head__weight"], self._parameters["head__bias"])  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from adapters.frontend import indices
 from adapters.methods import METHODS
 from adapters.pool import Pool
 from adapters.rowwise import Rows
-from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes
+from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes, tensors_at
 from adapters.streams import Turns
 
 HEAD_CLASS = 16
@@ -220,8 +220,7 @@ class _WornPool:
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         """(B, T, D) twice, of all rows of the batch -> those that wear it are changed."""
-        method, prefix = METHODS[str(self.key[0])], f"layers.{layer}.{place}."
-        names = {name.removeprefix(prefix): name for name in self.views if name.startswith(prefix)}
+        method, names = METHODS[str(self.key[0])], tensors_at(self.views, layer, place)
         if not names:
             return y
         if self.rows is not None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from adapters import rowwise
 from adapters.methods import METHODS
-from adapters.shapes import Norm, Place
+from adapters.shapes import Norm, Place, tensors_at
 
 PoolKey = tuple[object, ...]
 
@@ -66,11 +66,10 @@ class FixedAdapters:
         return rowwise.norm(x, scale, shift, base.eps)
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
-        prefix = f"layers.{layer}.{place}."
         for stack in self.method:
-            names = [name for name in stack.views if name.startswith(prefix)]
+            names = tensors_at(stack.views, layer, place)
             if names:
-                weights = {name.removeprefix(prefix): self._pick(stack, name) for name in names}
+                weights = {short: self._pick(stack, name) for short, name in names.items()}
                 y = METHODS[str(stack.key[0])].many(y, x, weights)
         return y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 from adapters.config import AdapterConfig
@@ -22,6 +23,12 @@ def method_shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[in
         for place in method.PLACES
         for name, shape in method.shapes(config, hidden_size).items()
     }
+
+
+def tensors_at(names: Iterable[str], layer: int, place: Place) -> dict[str, str]:
+    """Those of ``names`` that belong to one place, by what the method calls them."""
+    prefix = f"layers.{layer}.{place}."
+    return {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
 
 
 def norm_shapes(config: AdapterConfig, hidden_size: int, layer_count: int) -> dict[str, tuple[int, ...]]:
