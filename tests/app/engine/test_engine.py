@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.backbone import load_backbone
 from adapters.bank import Bank
+from adapters.config import AdapterConfig
 from adapters.ctc import BestPath, transcript
 from adapters.errors import AdapterCorrupt, AudioTooShort, DeadlineExceeded, Draining, QueueFull
 from adapters.quantised import Int8Linear
+from adapters.vocab import Vocab
 from adapters.windows import Window, WindowShape, cut
 from app.engine.config import EngineConfig
 from app.engine.engine import Engine
 from app.engine.lanes import Step
 from app.engine.pace import Pace
 from app.engine.scheduler import Budget
-from tests.builders import clip, make_model
+from tests.builders import LETTERS, clip, make_model, publish_random
 from tests.plain import recognise
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +57,19 @@ def alone(engine: Engine, language: str, samples: np.ndarray) -> str:
     return transcript(path, loaded.vocab, frame_s=0.02, duration_s=samples.size / 16_000).text
 
 
-async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(config):
+@pytest.fixture
+def with_lora(model_folder: Path, tmp_path: Path) -> EngineConfig:
+    """The same model, whose French is a LoRA adapter."""
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    encoder, vocab = load_backbone(folder / "backbone"), Vocab(("<pad>", "|", *LETTERS["fr"]))
+    lora = AdapterConfig("lora", 4, (1, 2, 3), "none", vocab.size)
+    publish_random(folder, "fr", lora, vocab, encoder, seed=9)
+    return EngineConfig(folder / "backbone", (folder / "adapters",), threads=1)
+
+
+@pytest.mark.parametrize("model", ["config", "with_lora"])
+async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(model, request):
+    config = request.getfixturevalue(model)
     steps: list[Step] = []
     engine = await started(config, steps)
     for language in ("es", "fr", "ru"):  # all three are on the device
