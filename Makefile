@@ -36,7 +36,7 @@ check: $(VENV)/.installed-dev  ## ruff, ruff format and mypy, without changing a
 soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (20 to 30 minutes on 2 cores)
+bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (20 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
 models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (four hours on 2 cores)

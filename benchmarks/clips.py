@@ -51,8 +51,9 @@ def cut(name: str) -> tuple[np.ndarray, ...]:
 
 
 def usual() -> list[np.ndarray]:
-    """Four clips of middle length, for what has to be tried out."""
-    return sorted(cut("1-15 s"), key=len)[_COUNT // 2 - 2 : _COUNT // 2 + 2]
+    """Four clips of lengths as they come, the longest first, for what has to be tried out: of one length, large batches
+    would seem better than they are."""
+    return sorted(cut("1-15 s"), key=len, reverse=True)[_COUNT // 8 :: _COUNT // 4]
 
 
 def repeated(seconds: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.grid import FEW_SEATS, PAIRS, Comparison, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
-from benchmarks.workload import Cell, Mixing, Timing
+from benchmarks.workload import Cell, Mixing, Timing, together
 
 log = logging.getLogger("benchmarks")
 
@@ -70,7 +70,9 @@ def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
     same = replace(mixed, popularity="identical")
     for number in range(rounds):
         try:
-            timings = {cell: engine.run(cell) for cell in ((same, mixed) if number % 2 else (mixed, same))}
+            outer, inner = (same, mixed) if number % 2 else (mixed, same)
+            first, *between, last = [engine.run(cell) for cell in (outer, inner, inner, outer)]
+            timings = {outer: together(first, last), inner: together(*between)}
         except SystemUnable as error:
             log.warning("%s: mixing: %s", found.backbone, error)
             found.unable["engine: mixing"] = str(error)

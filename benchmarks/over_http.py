@@ -62,7 +62,7 @@ class Load:
     rounds: int = 2
     requests: int = 64
     long_s: float = 3_600.0
-    window_s: float = 15.0
+    window_s: float = 10.0
     publishes: int = 10
 
 
@@ -82,7 +82,7 @@ async def _measure(base: str, model: Path, load: Load, keep: Callable[[Served], 
         names = [adapter["name"] for adapter in listed if adapter["state"] != "failed"]
         served = Served(len(names))
         await _loaded(client, names, load.requests, 8)
-        for number in range(2 * load.rounds):
+        for number in range(load.rounds):
             for concurrency in _CONCURRENCIES:
                 ways = (names[:1], names) if number % 2 else (names, names[:1])
                 taken = [await _loaded(client, way, load.requests, concurrency) for way in ways]

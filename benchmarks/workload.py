@@ -45,8 +45,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Mixing:
-    """One round: the same clips in one language, and spread over all; one right after the other, and in the next round
-    the other first."""
+    """One round: the same clips in one language, and spread over all. In a process of one engine each runs twice, first
+    and last the one, between them the other, so that a machine which slowly changes its speed changes both alike; over
+    HTTP one runs after the other. The next round is the other way around."""
 
     concurrency: int
     identical: Timing
@@ -94,6 +95,12 @@ async def run_cell(cell: Cell, answer: Callable[[np.ndarray, int], Awaitable[obj
 def timing(audio_s: float, wall_s: float, latencies_s: Sequence[float]) -> Timing:
     """The figures of one round."""
     return Timing(audio_s / wall_s, percentile(latencies_s, 50), percentile(latencies_s, 95))
+
+
+def together(one: Timing, other: Timing) -> Timing:
+    """Two rounds of the same as one: all audio over all time, and the means of the latencies."""
+    rtfx = 2 / (1 / one.rtfx + 1 / other.rtfx)
+    return Timing(rtfx, (one.p50_s + other.p50_s) / 2, (one.p95_s + other.p95_s) / 2)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -33,13 +33,10 @@ class BareBackbone:
         head = torch.randn(VOCAB.size, self._encoder.hidden_size) * 0.02
         self._head = head.to(self._spec.device, self._spec.dtype)
         ways: dict[str, Forward] = {"the encoder's loop": self._by_encoder, "transformers' model": self._by_plain}
-        tried = [
-            (name, forward, layout)
-            for name, forward in ways.items()
-            for layout in layouts(self._spec.cores, on_cpu=self._spec.on_cpu)
-        ]
-        best = fastest([(forward, layout) for _, forward, layout in tried], usual())
-        self._way, forward, self._layout = tried[best]
+        each = layouts(self._spec.cores, on_cpu=self._spec.on_cpu)
+        self._way = list(ways)[fastest([(forward, each[-1]) for forward in ways.values()], usual())]
+        forward = ways[self._way]
+        self._layout = each[fastest([(forward, layout) for layout in each], usual())]
         if forward == self._by_encoder:
             del self._plain
         else:

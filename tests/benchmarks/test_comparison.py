@@ -50,14 +50,15 @@ def test_a_process_that_is_killed_is_a_reason(spec):
 
 def test_the_default_grid_has_every_target_and_every_axis():
     shipped, base, large = default_plans()
-    assert set(base.systems) == set(large.systems) == set(TARGETED)
+    assert set(base.systems) == set(TARGETED)
+    assert set(large.systems) < set(TARGETED)
     assert set(shipped.systems) == {*ALL, FEW_SEATS}
     cells = [comparison.cell for comparison in shipped.comparisons]
     assert {cell.adapters for cell in cells} == {1, 8, 64, 512}
     assert {cell.popularity for cell in cells} == {"identical", "uniform", "zipf", "distinct"}
     assert {cell.concurrency for cell in cells} == {1, 8, 64}
     assert {cell.clips for cell in cells} == {"1-15 s", "1-2 s"}
-    assert all(plan.mixing in [comparison.cell for comparison in plan.comparisons] for plan in (shipped, base))
+    assert all(plan.mixing and plan.mixing.adapters == 64 for plan in (shipped, base))
     assert (base.size.bottleneck, base.size.layers, base.adapters) == (256, None, 64)
 
 
