@@ -97,7 +97,7 @@ def _shipped(requests: int) -> Plan:
             Comparison(replace(usual, popularity="zipf"), ("engine", "peft")),
             Comparison(replace(usual, popularity="distinct"), ENGINE),
             Comparison(replace(usual, concurrency=1, requests=requests // 3), TARGETED),
-            Comparison(replace(usual, concurrency=8, requests=requests * 2 // 3), (*TARGETED, "peft")),
+            Comparison(replace(usual, concurrency=8, requests=requests * 2 // 3), TARGETED),
             Comparison(replace(usual, adapters=1, popularity="identical"), ENGINE),
             Comparison(replace(usual, adapters=8), ENGINE),
             Comparison(replace(usual, adapters=512), ("engine", FEW_SEATS, "full models")),
@@ -110,7 +110,7 @@ def _shipped(requests: int) -> Plan:
 
 def _base(requests: int) -> Plan:
     usual = Cell("1-15 s", 64, "uniform", 64, requests)
-    short = Cell("1-2 s", 64, "uniform", 64, requests * 8 // 3)
+    short = Cell("1-2 s", 64, "uniform", 64, requests * 2)
     return Plan(
         "wav2vec2-base",
         AdapterSize(256),
