@@ -9,7 +9,7 @@ WORKDIR /src
 # Dependencies first, against empty packages: a change of the code does not install them again.
 COPY pyproject.toml constraints.txt LICENSE ./
 RUN mkdir app adapters && touch app/__init__.py adapters/__init__.py \
-    && /opt/tongues/bin/pip install --no-cache-dir -c constraints.txt . \
+    && /opt/tongues/bin/pip install --no-cache-dir -c constraints.txt ".[beam]" \
     && /opt/tongues/bin/pip uninstall --yes --quiet tongues
 COPY app app
 COPY adapters adapters

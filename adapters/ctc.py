@@ -39,17 +39,21 @@ class Transcript:
 
 @dataclass(frozen=True)
 class BestPath:
-    """The best token of each frame and its probability: ``ids`` (T,) int32, ``probabilities`` (T,) float32."""
+    """The best token of each frame and its probability: ``ids`` (T,) int32, ``probabilities`` (T,) float32.
+    ``emissions`` (T, V) float32: the log probabilities of all tokens, where somebody asked for them: what a beam search
+    needs."""
 
     ids: np.ndarray
     probabilities: np.ndarray
+    emissions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.ids.size)
 
     def slice(self, begin: int, end: int) -> BestPath:
         """Frames ``begin`` up to ``end``."""
-        return BestPath(self.ids[begin:end], self.probabilities[begin:end])
+        every = None if self.emissions is None else self.emissions[begin:end]
+        return BestPath(self.ids[begin:end], self.probabilities[begin:end], every)
 
     @classmethod
     def blanks(cls, frames: int, blank: int) -> BestPath:
@@ -58,11 +62,23 @@ class BestPath:
 
     @classmethod
     def join(cls, parts: Iterable[BestPath]) -> BestPath:
-        """One path after the other."""
+        """One path after the other. Where one has the probabilities of all tokens, all have: of frames that nobody has
+        heard the best token is certain."""
         kept = list(parts)
         if not kept:
             return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
-        return cls(np.concatenate([p.ids for p in kept]), np.concatenate([p.probabilities for p in kept]))
+        ids, probabilities = (np.concatenate([getattr(p, name) for p in kept]) for name in ("ids", "probabilities"))
+        sizes = {p.emissions.shape[1] for p in kept if p.emissions is not None}
+        if not sizes:
+            return cls(ids, probabilities)
+        return cls(ids, probabilities, np.concatenate([p._every(max(sizes)) for p in kept]))
+
+    def _every(self, size: int) -> np.ndarray:
+        if self.emissions is not None:
+            return self.emissions
+        certain = np.full((len(self), size), -np.inf, dtype=np.float32)
+        certain[np.arange(len(self)), self.ids] = 0.0
+        return certain
 
     @property
     def log_probability(self) -> float:

@@ -22,6 +22,8 @@ TonguesError
 ├── StoreError               the place where adapters lie cannot be written
 ├── BackboneError            a backbone that cannot be loaded or driven
 ├── LanguageHeadError        a language head that cannot be used with this backbone
+├── DecodingUnavailable      a way of decoding that this installation or this adapter has not
+│   └── BadHotWord           a hot word that the adapter cannot say
 ├── BankFull                 no free seat in the bank
 ├── EngineError              the engine cannot take or finish a job
 │   ├── QueueFull            no permit left
@@ -124,6 +126,14 @@ class BackboneError(TonguesError):
 
 class LanguageHeadError(TonguesError):
     """A language head that cannot be used with this backbone."""
+
+
+class DecodingUnavailable(TonguesError):
+    """A way of decoding that this installation or this adapter has not."""
+
+
+class BadHotWord(DecodingUnavailable):
+    """A hot word that the adapter cannot say."""
 
 
 class BankFull(TonguesError):

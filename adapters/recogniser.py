@@ -8,7 +8,7 @@ and evaluation both come through here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -96,14 +96,20 @@ class Recogniser:
 
     @torch.inference_mode()
     def whole(
-        self, audio: PaddedAudio, windows: Sequence[Window], rows: Sequence[int], seats: Sequence[Seat]
+        self,
+        audio: PaddedAudio,
+        windows: Sequence[Window],
+        rows: Sequence[int],
+        seats: Sequence[Seat],
+        emissions: Sequence[int] = (),
     ) -> Launched[list[BestPath]]:
-        """All of a batch; row i is ``windows[rows[i]]`` and wears ``seats[i]``."""
+        """All of a batch; row i is ``windows[rows[i]]`` and wears ``seats[i]``. ``emissions``: the rows whose
+        probabilities of all tokens are wanted."""
         began = self._now()
         with self._bank.reading(seats):
             worn = self._dress(seats)
             frames = self._trunk(audio.to(self._bank.device), worn.lowest_layer)
-            return self._rest(frames, windows, rows, worn, began)
+            return self._rest(frames, windows, rows, worn, began, emissions)
 
     @torch.inference_mode()
     def bare(self, audio: PaddedAudio) -> Launched[None]:
@@ -126,23 +132,36 @@ class Recogniser:
 
     @torch.inference_mode()
     def finish(
-        self, begun: Sequence[Frames], windows: Sequence[Window], rows: Sequence[int], seats: Sequence[Seat]
+        self,
+        begun: Sequence[Frames],
+        windows: Sequence[Window],
+        rows: Sequence[int],
+        seats: Sequence[Seat],
+        emissions: Sequence[int] = (),
     ) -> Launched[list[BestPath]]:
         """The rest of what :meth:`begin` began: ``begun[i]`` is of ``windows[i]``; else as :meth:`whole`. Raises
         ``ValueError`` where something is worn below."""
         began = self._now()
         with self._bank.reading(seats):
-            return self._rest(self._stack(begun), windows, rows, self._dress(seats), began)
+            return self._rest(self._stack(begun), windows, rows, self._dress(seats), began, emissions)
 
     def _rest(
-        self, frames: Frames, windows: Sequence[Window], rows: Sequence[int], worn: Worn, began: Event
+        self,
+        frames: Frames,
+        windows: Sequence[Window],
+        rows: Sequence[int],
+        worn: Worn,
+        began: Event,
+        emissions: Sequence[int],
     ) -> Launched[list[BestPath]]:
         half = self._now()
         if list(rows) != list(range(len(windows))):
             frames = frames.rows(self._index(rows))
-        ids, probabilities = (self._to_host(tensor) for tensor in self._top(frames, worn))
+        ids, probabilities, logits = self._top(frames, worn)
+        told = {row: self._to_host(logits[row].float().log_softmax(dim=1)) for row in emissions}
         own = [slice(windows[row].skip, windows[row].skip + windows[row].keep) for row in rows]
-        return Launched(partial(_paths, ids, probabilities, own), began, half, self._now())
+        read = partial(_paths, self._to_host(ids), self._to_host(probabilities), own, told)
+        return Launched(read, began, half, self._now())
 
     def _trunk(self, audio: PaddedAudio, layers: int, run: Run | None = None) -> Frames:
         if audio.ends is None:
@@ -158,11 +177,13 @@ class Recogniser:
 
     def _top(self, frames: Frames, worn: Worn) -> tuple[Tensor, ...]:
         if not isinstance(worn, FixedAdapters):
-            return best_tokens(self._encoder.top(frames, worn))
+            logits = self._encoder.top(frames, worn)
+            return (*best_tokens(logits), logits)
 
-        def top(hidden: Tensor, lengths: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        def top(hidden: Tensor, lengths: Tensor, slots: Tensor) -> tuple[Tensor, ...]:
             given = Frames(hidden, lengths, frames.layer)
-            return best_tokens(self._encoder.top(given, replace(worn, slots=slots)))
+            logits = self._encoder.top(given, replace(worn, slots=slots))
+            return (*best_tokens(logits), logits)
 
         assert isinstance(frames.lengths, Tensor)
         return self._run(("top", frames.layer, worn.kind), top, (frames.hidden, frames.lengths, worn.slots))
@@ -194,10 +215,14 @@ class Recogniser:
         return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
-def _paths(ids: Tensor, probabilities: Tensor, own: Sequence[slice]) -> list[BestPath]:
-    """(R', T) each, R' at least as many as there are rows -> each row's own frames, in memory of their own."""
+def _paths(ids: Tensor, probabilities: Tensor, own: Sequence[slice], told: Mapping[int, Tensor]) -> list[BestPath]:
+    """(R', T) each, R' at least as many as there are rows, and (T, V) of some -> each row's own frames, in memory of
+    their own."""
+    every = {row: log_probabilities.numpy()[own[row]].copy() for row, log_probabilities in told.items()}
     found = zip(ids.numpy(), probabilities.numpy(), own, strict=False)
-    return [BestPath(row[kept].copy(), sure[kept].copy()) for row, sure, kept in found]
+    return [
+        BestPath(best[kept].copy(), sure[kept].copy(), every.get(row)) for row, (best, sure, kept) in enumerate(found)
+    ]
 
 
 def _begun(rows: Sequence[Frames], told: Tensor) -> list[Begun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,15 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class StoredLanguageModel:
+    """An n-gram model that beam searches use: its ARPA file, its weight ``alpha`` and the bonus ``beta`` of a word."""
+
+    file: StoredFile
+    alpha: float
+    beta: float
+
+
+@dataclass(frozen=True)
 class AdapterRecord:
     """Everything about a published adapter but its tensors.
 
@@ -59,6 +69,13 @@ class AdapterRecord:
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
     synthetic: bool = False
+    language_model: StoredLanguageModel | None = None
+
+    @property
+    def files(self) -> dict[str, StoredFile]:
+        """What a version consists of beside its record, by what it is."""
+        found = {"weights": self.weights, "vocab": self.vocab}
+        return found if self.language_model is None else {**found, "language_model": self.language_model.file}
 
     @cached_property
     def version(self) -> str:
@@ -95,6 +112,8 @@ class AdapterRecord:
             "licence": self.licence,
             "synthetic": self.synthetic,
         }
+        if (model := self.language_model) is not None:
+            data["language_model"] = {**_file_to_dict(model.file), "alpha": model.alpha, "beta": model.beta}
         try:
             return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
         except (TypeError, ValueError, RecursionError) as error:
@@ -126,6 +145,7 @@ class AdapterRecord:
             training=fields.take("training", dict, {}),
             licence=fields.take("licence", str, None),
             synthetic=fields.take("synthetic", bool, False),
+            language_model=_language_model(name, fields.take("language_model", dict, None)),
         )
         fields.finish()
         if record.dtype not in DTYPES:
@@ -202,6 +222,16 @@ def _metrics(name: str, raw: dict[str, Any]) -> dict[str, dict[str, float]]:
         if not isinstance(rates, dict) or not all(map(_is_rate, rates.values())):
             raise AdapterFormatError(name, f"metrics of {_shown(split)} are error rates by name, as fractions")
     return raw
+
+
+def _language_model(name: str, raw: dict[str, Any] | None) -> StoredLanguageModel | None:
+    if raw is None:
+        return None
+    weights = {key: raw.pop(key, None) for key in ("alpha", "beta")}
+    for key, value in weights.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise AdapterFormatError(name, f"{key!r} in language_model is a number, not {_shown(value)}")
+    return StoredLanguageModel(_file(name, "words", "arpa", raw), weights["alpha"], weights["beta"])
 
 
 def _file(name: str, stem: str, suffix: str, raw: dict[str, Any]) -> StoredFile:

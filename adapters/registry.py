@@ -14,8 +14,9 @@ from types import MappingProxyType
 
 from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
 from adapters.language import language_key, language_name, language_tag
+from adapters.loaded import LoadedAdapter
 from adapters.record import AdapterRecord
-from adapters.store import AdapterStore, LoadedAdapter, Signature
+from adapters.store import AdapterStore, Signature
 
 _MOST_NAMED = 200
 

@@ -3,6 +3,7 @@
     FOLDER/NAME/adapter.json                what the adapter is; naming it is what publishes a version
     FOLDER/NAME/weights-HASH.safetensors    named by content, never changed
     FOLDER/NAME/vocab-HASH.json
+    FOLDER/NAME/words-HASH.arpa             an n-gram model for beam searches, if it brings one
 
 A version's files are written to a free place, synced and read back as any load would, before ``os.replace`` of
 ``adapter.json`` names them. A crash at any instant leaves the old version or the new one.
@@ -16,8 +17,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,9 @@ from adapters.errors import (
     UnknownAdapter,
 )
 from adapters.fit import check_tensors
-from adapters.record import AdapterRecord, StoredFile, check_name
+from adapters.language_model import LanguageModel
+from adapters.loaded import LoadedAdapter, read_language_model
+from adapters.record import AdapterRecord, StoredFile, StoredLanguageModel, check_name
 from adapters.vocab import Vocab
 
 Signature = tuple[int, int, int]
@@ -44,21 +45,9 @@ Signature = tuple[int, int, int]
 _RECORD = "adapter.json"
 _MAX_RECORD_BYTES = 1 << 20
 # What a writer may leave behind; nothing else in a folder is ever deleted.
-_OURS = re.compile(r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|adapter\.json)(\.[0-9a-f]{16})?")
-
-
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """One version of an adapter in host memory, checked: its tensors by name, as stored, and what its head can say."""
-
-    record: AdapterRecord
-    tensors: dict[str, torch.Tensor]
-    vocab: Vocab
-
-    @cached_property
-    def bytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+_OURS = re.compile(
+    r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|words-[0-9a-f]+\.arpa|adapter\.json)(\.[0-9a-f]{16})?"
+)
 
 
 class AdapterStore:
@@ -118,7 +107,13 @@ class AdapterStore:
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise AdapterFormatError(name, f"{record.weights.name} is not safetensors: {error}") from error
         check_tensors(name, record.config, record.dtype, tensors, vocab, hidden_size, layer_count)
-        return LoadedAdapter(record, tensors, vocab)
+        return LoadedAdapter(record, tensors, vocab, self._language_model(record))
+
+    def _language_model(self, record: AdapterRecord) -> LanguageModel | None:
+        stored = record.language_model
+        if stored is None:
+            return None
+        return read_language_model(record, self._content(record.name, stored.file))
 
     def publish(
         self,
@@ -136,6 +131,7 @@ class AdapterStore:
         training: Mapping[str, Any] | None = None,
         licence: str | None = None,
         synthetic: bool = False,
+        language_model: LanguageModel | None = None,
     ) -> AdapterRecord:
         """Write a version of the adapter ``name`` and make it the current one; tensors keep their type.
 
@@ -144,13 +140,18 @@ class AdapterStore:
         dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.") if tensors else ""
         check_tensors(name, config, dtype, tensors, vocab, hidden_size, layer_count)
         weights = safetensors.torch.save({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)})
-        tokens = vocab.to_json().encode()
+        files = {"weights": weights, "vocab": vocab.to_json().encode()}
+        words = None
+        if language_model is not None:
+            files["language_model"] = language_model.arpa
+            stored = StoredFile.of("words", "arpa", language_model.arpa)
+            words = StoredLanguageModel(stored, language_model.alpha, language_model.beta)
         record = AdapterRecord(
             name=name,
             language=language,
             config=config,
             weights=StoredFile.of("weights", "safetensors", weights),
-            vocab=StoredFile.of("vocab", "json", tokens),
+            vocab=StoredFile.of("vocab", "json", files["vocab"]),
             dtype=dtype,
             default=default,
             fingerprint=fingerprint,
@@ -158,10 +159,11 @@ class AdapterStore:
             training=training or {},
             licence=licence,
             synthetic=synthetic,
+            language_model=words,
         )
         record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
         with self._writing():
-            self._write(record, weights, tokens, hidden_size, layer_count)
+            self._write(record, files, hidden_size, layer_count)
             write_whole(self.folder / name / _RECORD, record.to_json().encode())
         return record
 
@@ -169,23 +171,24 @@ class AdapterStore:
         self,
         name: str,
         record: bytes,
-        weights: bytes,
-        vocab: bytes,
+        files: Mapping[str, bytes],
         *,
         hidden_size: int,
         layer_count: int,
         fingerprint: str,
     ) -> AdapterRecord:
-        """Take in a version that was written elsewhere: the bytes of its record and of its two files. It can be loaded,
-        and is not published before :meth:`commit`. Raises as :meth:`load` does.
+        """Take in a version that was written elsewhere: the bytes of its record and of its files, as
+        :attr:`AdapterRecord.files` names them. It can be loaded, and is not published before :meth:`commit`. Raises as
+        :meth:`load` does.
         """
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, layer_count)
-        for what, stored, content in (("weights", parsed.weights, weights), ("vocab", parsed.vocab, vocab)):
+        for what, stored in parsed.files.items():
+            content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
                 raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
         with self._writing():
-            self._write(parsed, weights, vocab, hidden_size, layer_count)
+            self._write(parsed, files, hidden_size, layer_count)
         return parsed
 
     def commit(
@@ -199,7 +202,7 @@ class AdapterStore:
             self.load(record, hidden_size=hidden_size, layer_count=layer_count)
             write_whole(self.folder / record.name / _RECORD, record.to_json().encode())
 
-    def _write(self, record: AdapterRecord, weights: bytes, vocab: bytes, hidden_size: int, layer_count: int) -> None:
+    def _write(self, record: AdapterRecord, files: Mapping[str, bytes], hidden_size: int, layer_count: int) -> None:
         """The files of a version, written and read back."""
         size = len(record.to_json().encode())
         if size > _MAX_RECORD_BYTES:
@@ -208,8 +211,8 @@ class AdapterStore:
         folder.mkdir(exist_ok=True)
         check_inside(folder)
         sync_folder(self.folder)
-        write_whole(folder / record.weights.name, weights)
-        write_whole(folder / record.vocab.name, vocab)
+        for what, stored in record.files.items():
+            write_whole(folder / stored.name, files[what])
         self.load(record, hidden_size=hidden_size, layer_count=layer_count)
 
     def _check_current(self, name: str, instead_of: str | None) -> None:
@@ -243,14 +246,14 @@ class AdapterStore:
         A folder whose record cannot be read is left as it is. Returns what was deleted.
         """
         deleted: list[Path] = []
-        needed = {name for record in keep for name in (record.weights.name, record.vocab.name)}
+        needed = {stored.name for record in keep for stored in record.files.values()}
         with self._writing():
             for folder in sorted(self.folder.iterdir()):
                 if folder.is_symlink() or not folder.is_dir():
                     continue
                 try:
                     record = self.record(folder.name)
-                    kept = {_RECORD, record.weights.name, record.vocab.name}
+                    kept = {_RECORD, *(stored.name for stored in record.files.values())}
                 except UnknownAdapter:
                     kept = set()
                 except AdapterFormatError:

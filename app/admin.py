@@ -11,16 +11,15 @@ from app.errors import AdapterTooLarge, BadParameter, NotAllowed, PublishingOff
 from app.settings import Settings
 from app.upload import receive_files
 
-_FILES = ("adapter.json", "weights", "vocab")
+_RECORD, _FILES, _OPTIONAL = "adapter.json", ("weights", "vocab"), ("language_model",)
 
 
 @dataclass(frozen=True)
 class SentAdapter:
-    """The three files of a version, as they lie on disk."""
+    """The files of a version, as they lie on disk: its record, and others by what they are."""
 
     record: bytes
-    weights: bytes
-    vocab: bytes
+    files: dict[str, bytes]
 
 
 def check_admin(request: Request, settings: Settings) -> None:
@@ -50,10 +49,13 @@ async def receive_adapter(request: Request, settings: Settings) -> SentAdapter:
     """The form of a ``PUT``. Raises :class:`AdapterTooLarge`, and what :func:`receive_files` does."""
     limit = settings.max_adapter_bytes
     too_large = AdapterTooLarge(f"more than the {limit} bytes that are accepted (TONGUES_MAX_ADAPTER_BYTES)")
-    sent = await receive_files(request, settings, limit, too_large, count=len(_FILES))
-    for name in _FILES:
+    every = (_RECORD, *_FILES, *_OPTIONAL)
+    sent = await receive_files(request, settings, limit, too_large, count=len(every))
+    for name in (_RECORD, *_FILES):
         if name not in sent:
-            raise BadParameter(f"the form has the files {', '.join(_FILES)} (-F {name}=@FILE); {name} is missing", name)
+            raise BadParameter(
+                f"the form has the files {', '.join((_RECORD, *_FILES))} (-F {name}=@FILE); {name} is missing", name
+            )
     if sum(map(len, sent.values())) > limit:
         raise too_large
-    return SentAdapter(*(sent[name] for name in _FILES))
+    return SentAdapter(sent[_RECORD], {name: sent[name] for name in (*_FILES, *_OPTIONAL) if name in sent})

@@ -109,6 +109,8 @@ TABLE: Mapping[type[Exception], Kind] = {
     method.AmbiguousLanguage: Kind(409, "ambiguous_language", "lang", retry=False),
     method.AdapterError: Kind(503, "adapter_unusable", "adapter", retry=False),
     method.BackboneError: Kind(503, "backbone_unusable", retry=False),
+    method.DecodingUnavailable: Kind(400, "decoding_unavailable", "decode"),
+    method.BadHotWord: Kind(422, "bad_hot_word", "hotwords"),
     method.BankFull: Kind(503, "no_free_seat", retry_after_s=1),
     method.QueueFull: Kind(429, "queue_full", retry_after_s=1),
     method.Draining: Kind(503, "shutting_down", retry_after_s=5),

@@ -12,7 +12,8 @@ from starlette.requests import Request
 
 from adapters.errors import BankFull, LanguageRequired
 from app.audio import AudioSource
-from app.errors import BadParameter, ClientGone
+from app.engine.decoding import GREEDY, Decoding
+from app.errors import BadCombination, BadParameter, ClientGone
 from app.formats import Told, Tried
 from app.metrics import AUDIO_SECONDS, TRUNCATED
 from app.service import service_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_NAMED = 4
+MOST_HOT_WORDS = 100
 
 
 def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[RegisteredAdapter, ...]:
@@ -57,7 +59,24 @@ def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[Regis
     return chosen
 
 
-async def recognise(request: Request, engine: Engine, adapters: Sequence[RegisteredAdapter], file: BinaryIO) -> Told:
+def decoding_of(decode: str | None, hotwords: str) -> Decoding:
+    """What ``decode`` and ``hotwords`` of a request ask for. Raises :class:`BadCombination` for hot words without a
+    beam search, and :class:`BadParameter` for too many."""
+    words = tuple(dict.fromkeys(word.strip() for word in hotwords.split(",") if word.strip()))
+    if words and decode == "greedy":
+        raise BadCombination("hot words go with decode=beam, or with no decode at all", "hotwords")
+    if len(words) > MOST_HOT_WORDS:
+        raise BadParameter(f"at most {MOST_HOT_WORDS} hot words, not {len(words)}", "hotwords")
+    return Decoding(decode == "beam" or bool(words), words)
+
+
+async def recognise(
+    request: Request,
+    engine: Engine,
+    adapters: Sequence[RegisteredAdapter],
+    file: BinaryIO,
+    decoding: Decoding = GREEDY,
+) -> Told:
     """Decode and transcribe ``file``, in the likeliest of ``adapters``, or of all where there are none.
 
     Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.hear` does, and :class:`ClientGone`,
@@ -67,7 +86,7 @@ async def recognise(request: Request, engine: Engine, adapters: Sequence[Registe
     with engine.holding(*adapters):
         async with _opened(file, settings.max_audio_s, request) as audio:
             with trace.stage("engine"):
-                work = engine.hear(adapters, audio, request_id=trace.job_id)
+                work = engine.hear(adapters, audio, request_id=trace.job_id, decoding=decoding)
                 answer = await _unless_gone(request, work)
     told = told_of(answer, truncated=audio.truncated, request_id=trace.request_id)
     trace.note(

@@ -11,6 +11,13 @@ from app.engine.whereabouts import State, Where
 Format = Literal["json", "verbose_json", "text", "srt", "vtt"]
 
 
+Decode = Annotated[
+    Literal["greedy", "beam"] | None,
+    Field(description="`greedy`, or `beam`: a search with the adapter's language model, and what hot words imply."),
+]
+HotWords = Annotated[str, Field(description="Words to be listened for, separated by commas.", max_length=5_000)]
+
+
 class Fault(BaseModel):
     message: str
     type: str
@@ -40,6 +47,8 @@ class TranscribeQuery(BaseModel):
     )
     format: Annotated[Format, Field(description="What the answer looks like.")] = "json"
     words: Annotated[bool, Field(description="Words with times, where the format is json.")] = False
+    decode: Decode = None
+    hotwords: HotWords = ""
 
 
 class WordOut(BaseModel):
@@ -101,6 +110,7 @@ class AdapterOut(BaseModel):
     pinned: bool = False
     verified: bool | None = None
     synthetic: bool | None = None
+    language_model: Annotated[bool | None, Field(description="It brings one, for `decode=beam`.")] = None
     wer: float | None = None
     cer: float | None = None
     metrics: dict[str, dict[str, float]] | None = None
@@ -130,6 +140,8 @@ class OpenAIQuery(BaseModel):
     timestamp_granularities: list[Literal["word", "segment"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
+    decode: Decode = None
+    hotwords: HotWords = ""
 
 
 class OpenAIModel(BaseModel):

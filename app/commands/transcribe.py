@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from app.formats import Told
+    from app.schemas import TranscribeQuery
     from app.settings import Settings
 
 
@@ -19,6 +20,8 @@ def transcribe_command(
     adapter: Annotated[str | None, typer.Option(help="One adapter by its name.")] = None,
     format: Annotated[str, typer.Option(help="text, json, verbose_json, srt or vtt.")] = "text",
     words: Annotated[bool, typer.Option("--words", help="Words with times and confidence, as JSON.")] = False,
+    decode: Annotated[str | None, typer.Option(help="greedy, or beam: with the adapter's language model.")] = None,
+    hotwords: Annotated[str, typer.Option(help="Words to be listened for, separated by commas.")] = "",
     models: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
@@ -32,22 +35,24 @@ def transcribe_command(
     with errors_told():
         settings = Settings.read(models=models, device=device)
         chosen = "json" if words and format == "text" else format
-        query = validated(TranscribeQuery, {"lang": lang, "adapter": adapter, "format": chosen, "words": words})
-        told = asyncio.run(_transcribed(settings, file, query.lang, query.adapter))
+        asked = {"lang": lang, "adapter": adapter, "format": chosen, "words": words}
+        query = validated(TranscribeQuery, {**asked, "decode": decode, "hotwords": hotwords})
+        told = asyncio.run(_transcribed(settings, file, query))
     typer.echo(rendered(told, query.format, words=query.words), nl=False)
     if told.truncated:
         typer.secho("the audio breaks off, or parts of it could not be read", fg="yellow", err=True)
 
 
-async def _transcribed(settings: Settings, path: Path, lang: str | None, adapter: str | None) -> Told:
+async def _transcribed(settings: Settings, path: Path, query: TranscribeQuery) -> Told:
     from app.audio import AudioSource
-    from app.recognition import choose, told_of
+    from app.recognition import choose, decoding_of, told_of
     from app.service import make_engine
 
     engine = make_engine(settings)
     await engine.start()
-    chosen = choose(engine, lang, adapter)
+    chosen = choose(engine, query.lang, query.adapter)
+    decoding = decoding_of(query.decode, query.hotwords)
     with path.open("rb") as file, AudioSource(file, max_audio_s=float("inf")) as audio, engine.admit():
-        answer = await engine.hear(chosen, audio, request_id=path.name)
+        answer = await engine.hear(chosen, audio, request_id=path.name, decoding=decoding)
     await engine.drain()
     return told_of(answer, truncated=audio.truncated, request_id=path.name)

@@ -13,9 +13,9 @@ import numpy as np
 
 from adapters.ctc import BestPath
 from adapters.errors import AdapterError
+from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
-from adapters.store import LoadedAdapter
 from adapters.windows import Window
 from app.engine.hands import Hands
 from app.engine.telling import Telling

@@ -37,6 +37,7 @@ from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
+from app.engine.decoding import GREEDY, Decoding
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
 from app.engine.lanes import Lanes, Step
@@ -156,7 +157,12 @@ class Engine:
             )
 
     async def hear(
-        self, adapters: Sequence[RegisteredAdapter], audio: Iterable[np.ndarray], *, request_id: str
+        self,
+        adapters: Sequence[RegisteredAdapter],
+        audio: Iterable[np.ndarray],
+        *,
+        request_id: str,
+        decoding: Decoding = GREEDY,
     ) -> Answer:
         """What ``audio`` (blocks of 16 kHz mono float32) says in that of ``adapters`` that is the likeliest; without
         any, in the language that the language head and its candidates tell.
@@ -164,18 +170,21 @@ class Engine:
         ``request_id`` is no other running request's: jobs are taken back by it. Raises what the iterable raises,
         :class:`~adapters.errors.AdapterError` where an adapter cannot be loaded, :class:`~adapters.errors.BankFull`
         where there are more than can ever be seated, :class:`~adapters.errors.AudioTooShort`,
-        :class:`~adapters.errors.LanguageRequired`, and :class:`~adapters.errors.DeadlineExceeded`.
+        :class:`~adapters.errors.LanguageRequired`, :class:`~adapters.errors.DecodingUnavailable`, and
+        :class:`~adapters.errors.DeadlineExceeded`.
         """
         self.check_seats(adapters)
         telling = among_named(self.head, adapters) if adapters else self._any_language()
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                with Hands(self._lanes, self.residency, self.encoder, self._ids, request_id) as hands:
+                given = (self._lanes, self.residency, self.encoder, self._ids, request_id)
+                with Hands(*given, emissions=decoding.beam) as hands:
                     hearing = Hearing(
                         Candidates(adapters, telling, hands),
                         hands,
                         self.encoder.geometry,
                         self.config.window,
+                        decoding,
                         in_flight=self.config.windows_in_flight,
                     )
                     return await hearing.answer(audio)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from adapters.encoder import Encoder
+from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
-from adapters.store import LoadedAdapter
 from adapters.windows import Window
 from app.engine.job import Job, Part
 from app.engine.lanes import Lanes
@@ -20,13 +20,22 @@ from app.engine.runner import Paths
 
 class Hands:
     """For the request ``request_id``, by which its jobs are taken back. ``ids`` numbers the jobs of all requests.
+    ``emissions``: its paths come with the probabilities of all tokens.
 
     Of use within ``with``: what was held is let go at the end.
     """
 
     def __init__(
-        self, lanes: Lanes, residency: Residency, encoder: Encoder, ids: Iterator[int], request_id: str
+        self,
+        lanes: Lanes,
+        residency: Residency,
+        encoder: Encoder,
+        ids: Iterator[int],
+        request_id: str,
+        *,
+        emissions: bool = False,
     ) -> None:
+        self._emissions = emissions
         self._lanes, self._residency, self._encoder = lanes, residency, encoder
         self._ids, self._request_id = ids, request_id
         self._held = contextlib.ExitStack()
@@ -72,6 +81,7 @@ class Hands:
                 window=window,
                 frames=frames,
                 long=window.keep < frames,  # context on either side: there is more of this recording
+                emissions=self._emissions,
                 part=part,
                 begun=begun.frames if begun is not None else None,
             )

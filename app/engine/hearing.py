@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapters.ctc import BestPath, Transcript, transcript
+from adapters.ctc import BestPath, Transcript
 from adapters.errors import AudioTooShort
 from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window, WindowShape, cut
 from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
+from app.engine.decoding import GREEDY, Decoding
 from app.engine.hands import Hands
 from app.engine.runner import Paths
 
@@ -53,9 +54,16 @@ class Hearing:
     """One recording in its ``candidates``; ``in_flight`` windows at a time."""
 
     def __init__(
-        self, candidates: Candidates, hands: Hands, geometry: Geometry, shape: WindowShape, *, in_flight: int
+        self,
+        candidates: Candidates,
+        hands: Hands,
+        geometry: Geometry,
+        shape: WindowShape,
+        decoding: Decoding = GREEDY,
+        *,
+        in_flight: int,
     ) -> None:
-        self._candidates, self._hands = candidates, hands
+        self._candidates, self._hands, self._decoding = candidates, hands, decoding
         self._geometry, self._shape, self._in_flight = geometry, shape, in_flight
         self._heard: list[_Heard] = []
         self._loud = 0  # windows that were sent and are not silent
@@ -63,8 +71,8 @@ class Hearing:
     async def answer(self, audio: Iterable[np.ndarray]) -> Answer:
         """Hear all of ``audio``, blocks that are pulled in a thread as windows are needed.
 
-        Raises what the iterable raises, what loading the candidates raises, and
-        :class:`~adapters.errors.AudioTooShort`.
+        Raises what the iterable raises, what loading the candidates raises, :class:`~adapters.errors.AudioTooShort`,
+        and what decoding raises.
         """
         counted = _Counted(audio)
         windows = cut(counted, self._geometry, self._shape)
@@ -110,9 +118,9 @@ class Hearing:
         best = self._candidates.best
         blank, name = best.loaded.vocab.blank, best.adapter.name
         told = await asyncio.to_thread(
-            transcript,
+            self._decoding,
             BestPath.join(h.paths.get(name) or BestPath.blanks(h.frames, blank) for h in self._heard),
-            best.loaded.vocab,
+            best.loaded,
             frame_s=self._geometry.hop / SAMPLE_RATE,
             duration_s=duration_s,
         )

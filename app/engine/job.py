@@ -27,9 +27,9 @@ class Job:
     """A window to transcribe in one adapter, or in several side by side.
 
     ``worn`` and ``languages`` are those of each candidate. ``frames`` is the window's length, context included.
-    ``part``: of the forward; a trunk wears nothing, and a top goes on from what its trunk made, ``begun``.
-    ``long``: it is one of several windows of its recording. ``times_s`` holds the clock's reading at each stage reached
-    so far.
+    ``emissions``: the probabilities of all tokens are wanted. ``part``: of the forward; a trunk wears nothing, and a
+    top goes on from what its trunk made, ``begun``. ``long``: it is one of several windows of its recording.
+    ``times_s`` holds the clock's reading at each stage reached so far.
     """
 
     id: int
@@ -39,6 +39,7 @@ class Job:
     window: Window
     frames: int
     long: bool = False
+    emissions: bool = False
     part: Part = "whole"
     begun: Frames | None = None
     times_s: dict[Stage, float] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAdapter
 from adapters.record import AdapterRecord
@@ -74,7 +74,7 @@ class Publishing:
             await self._refresh()
 
     async def put(
-        self, name: str, record: bytes, weights: bytes, vocab: bytes, *, instead_of: str | None = None
+        self, name: str, record: bytes, files: Mapping[str, bytes], *, instead_of: str | None = None
     ) -> AdapterRecord:
         """Publish a version in the first store once it was tried out, and serve it. ``instead_of``: the version that
         must be current, ``""`` for none at all.
@@ -90,9 +90,7 @@ class Publishing:
             fingerprint = self._registry.fingerprint
             with _writing(store):
                 await self._sweep(store)
-                staged = await asyncio.to_thread(
-                    store.stage, name, record, weights, vocab, fingerprint=fingerprint, **sizes
-                )
+                staged = await asyncio.to_thread(store.stage, name, record, files, fingerprint=fingerprint, **sizes)
                 await self._make_ready(RegisteredAdapter(staged, store))
                 here = current is None or current.store is store
                 await asyncio.to_thread(store.commit, staged, instead_of=instead_of if here else None, **sizes)

@@ -24,8 +24,8 @@ from functools import partial
 
 from adapters.bank import Bank, Seat
 from adapters.errors import AdapterCorrupt, AdapterError
+from adapters.loaded import LoadedAdapter
 from adapters.registry import RegisteredAdapter
-from adapters.store import LoadedAdapter
 from app.engine.job import Worn
 from app.engine.whereabouts import Whereabouts
 

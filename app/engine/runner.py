@@ -75,11 +75,14 @@ class Runner:
             results: Sequence[Begun] = _collect(begun, on_half)
             return Ran(results, begun.seconds)
         rows = [number for number, job in enumerate(batch.jobs) for _ in job.worn]
+        emissions = [row for row, number in enumerate(rows) if batch.jobs[number].emissions]
         if batch.part == "top":
             frames = [job.begun for job in batch.jobs if job.begun is not None]
-            heard = self._give(self._recogniser.finish, frames, windows, rows, seats)
+            heard = self._give(self._recogniser.finish, frames, windows, rows, seats, emissions)
         else:
-            heard = self._give(self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats)
+            heard = self._give(
+                self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats, emissions
+            )
         return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
 
     def trial_s(self, rows: int) -> float:

@@ -22,7 +22,7 @@ _FORM = {
     "schema": {
         "type": "object",
         "required": ["adapter.json", "weights", "vocab"],
-        "properties": {"adapter.json": _FILE, "weights": _FILE, "vocab": _FILE},
+        "properties": {"adapter.json": _FILE, "weights": _FILE, "vocab": _FILE, "language_model": _FILE},
     }
 }
 _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
@@ -47,7 +47,7 @@ async def adapter(request: Request, response: Response, name: str) -> AdapterOut
 
 @router.put("/{name}", response_model=AdapterOut, status_code=201, openapi_extra=_BODY)
 async def publish(request: Request, response: Response, name: str) -> AdapterOut:
-    """Publish a version: its adapter.json and the two files that it names. Served when the answer comes.
+    """Publish a version: its adapter.json and the files that it names. Served when the answer comes.
 
     Needs the admin key as a bearer token. `If-Match` with a version replaces that one alone, `If-None-Match: *` none.
     """
@@ -56,7 +56,7 @@ async def publish(request: Request, response: Response, name: str) -> AdapterOut
     engine = service.engine
     sent = await receive_adapter(request, service.settings)
     try:
-        await engine.publishing.put(name, sent.record, sent.weights, sent.vocab, instead_of=instead_of(request))
+        await engine.publishing.put(name, sent.record, sent.files, instead_of=instead_of(request))
     except AdapterError as error:
         raise BadAdapter(str(error)) from error
     return await adapter(request, response, name)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from adapters.language import language_name
 from app.errors import BadBody, BadCombination
 from app.formats import PLAIN, Segment, Told, languages, segments
-from app.recognition import choose, recognise
+from app.recognition import choose, decoding_of, recognise
 from app.schemas import OpenAIModel, OpenAIModels, OpenAIQuery
 from app.service import service_of
 from app.upload import MULTIPART, receive_upload, validated
@@ -46,7 +46,8 @@ async def transcriptions(request: Request) -> Response:
             query = _query(upload.fields)
             name = None if query.model == "auto" else query.model
             adapters = choose(engine, query.language, name)
-            told = await recognise(request, engine, adapters, upload.file)
+            decoding = decoding_of(query.decode, query.hotwords)
+            told = await recognise(request, engine, adapters, upload.file, decoding)
     return _answer(told, query)
 
 

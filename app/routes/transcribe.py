@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.formats import PLAIN, Told, as_json, as_verbose_json
-from app.recognition import choose, recognise
+from app.recognition import choose, decoding_of, recognise
 from app.schemas import TranscribeQuery, TranscriptOut
 from app.service import service_of
 from app.upload import merged, receive_upload, validated
@@ -46,7 +46,8 @@ async def transcribe(request: Request, query: Annotated[TranscribeQuery, Query()
             full = validated(TranscribeQuery, merged(request, upload.fields))
             if not known or (full.lang, full.adapter) != (query.lang, query.adapter):  # the form said more
                 known = choose(engine, full.lang, full.adapter)
-            told = await recognise(request, engine, known, upload.file)
+            decoding = decoding_of(full.decode, full.hotwords)
+            told = await recognise(request, engine, known, upload.file, decoding)
     return _answer(told, full)
 
 

@@ -67,13 +67,20 @@ def test_three_parts_say_what_one_call_says(encoder, fixed):
     for _ in range(2 if fixed else 1):
         for seconds, rows, wearing in BATCHES:
             given, worn = windows(encoder, *seconds), [seats[which] for which in wearing]
-            launched = recogniser.whole(recogniser.prepare(given), given, rows, worn)
+            wanted = [row for row in range(len(rows)) if row % 2]
+            launched = recogniser.whole(recogniser.prepare(given), given, rows, worn, wanted)
             expected = recognise(encoder, given, bank.dress(worn), rows=rows)
             found = launched.result()
             assert len(found) == len(expected) == len(rows)
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
                 np.testing.assert_array_equal(ours.ids, theirs.ids)
+            assert [row for row, path in enumerate(found) if path.emissions is not None] == wanted
+            for path in found[1::2]:
+                assert path.emissions is not None
+                np.testing.assert_array_equal(path.emissions.argmax(axis=1), path.ids)
+                np.testing.assert_allclose(np.exp(path.emissions).max(axis=1), path.probabilities, atol=1e-5)
+                np.testing.assert_allclose(np.exp(path.emissions).sum(axis=1), 1, atol=1e-5)
             assert 0 < launched.seconds < 600
     assert recorder.replayed > recorder.recorded > 2 or not fixed
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from adapters.errors import (
+    AdapterCorrupt,
     AdapterFormatError,
     AdapterMismatch,
     UnknownAdapter,
 )
+from adapters.language_model import LanguageModel, estimate
 from adapters.record import AdapterRecord
 from adapters.store import AdapterStore
 from tests.adapters.published import BAD, SIZES, VOCAB, files, publish, tensors
@@ -32,6 +34,48 @@ def test_what_is_published_is_loaded(store):
     assert loaded.tensors.keys() == tensors().keys()
     assert all(torch.equal(loaded.tensors[key], value) for key, value in tensors().items())
     assert files(store) == {"adapter.json", record.weights.name, record.vocab.name}
+
+
+def test_a_language_model_is_part_of_its_version(store):
+    without = publish(store)
+    model = LanguageModel(estimate(["grüße aus bonn"]), alpha=0.4, beta=2.0)
+    record = publish(store, language_model=model)
+    assert record.version != without.version
+    loaded = store.load(record, **SIZES)
+    assert loaded.language_model == model
+    assert loaded.bytes == store.load(without, **SIZES).bytes + len(model.arpa)
+    assert store.load(without, **SIZES).language_model is None
+    assert "language_model" not in without.to_json(), "as it was before there were any"
+    store.sweep(-1.0)
+    assert files(store) == {"adapter.json", *(stored.name for stored in record.files.values())}
+    assert store.load(store.record("de"), **SIZES).language_model == model
+    (store.folder / "de" / record.files["language_model"].name).write_bytes(model.arpa[:-9])
+    with pytest.raises(AdapterCorrupt, match="words-"):
+        store.load(record, **SIZES)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"alpha": "much"}, "'alpha' in language_model is a number, not 'much'"),
+        ({"beta": None}, "'beta' in language_model is a number"),
+        ({"file": "/etc/passwd"}, "of this hash lie in words-"),
+        ({"gamma": 1}, "unknown field 'gamma'"),
+    ],
+)
+def test_a_record_of_another_language_model_is_refused(store, change, wrong):
+    record = publish(store, language_model=LanguageModel(estimate(["a b"])))
+    told = json.loads(record.to_json())
+    told["language_model"].update(change)
+    with pytest.raises(AdapterFormatError, match=wrong):
+        AdapterRecord.from_json("de", json.dumps(told))
+
+
+def test_what_is_no_language_model_is_not_published(store):
+    before = publish(store)
+    with pytest.raises(AdapterFormatError, match="ARPA"):
+        publish(store, language_model=LanguageModel(b"words"))
+    assert store.record("de") == before
 
 
 def test_nothing_is_shared_with_the_publisher(store):

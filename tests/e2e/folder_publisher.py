@@ -20,8 +20,9 @@ def main(store: str, hidden_size: int, layer_count: int, fingerprint: str) -> No
     for line in sys.stdin:
         name, folder = line.split()
         record, weights, vocab = [(Path(folder) / part).read_bytes() for part in ("adapter.json", "weights", "vocab")]
+        files = {"weights": weights, "vocab": vocab}
         staged = adapters.stage(
-            name, record, weights, vocab, hidden_size=hidden_size, layer_count=layer_count, fingerprint=fingerprint
+            name, record, files, hidden_size=hidden_size, layer_count=layer_count, fingerprint=fingerprint
         )
         adapters.commit(staged, hidden_size=hidden_size, layer_count=layer_count)
         print(staged.version, flush=True)

@@ -12,10 +12,11 @@ import torch
 from adapters.bank import Bank
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterCorrupt
+from adapters.loaded import LoadedAdapter
 from adapters.record import AdapterRecord, StoredFile
 from adapters.registry import RegisteredAdapter
 from adapters.shapes import expected_shapes
-from adapters.store import AdapterStore, LoadedAdapter
+from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 from app.engine.job import Worn
 from app.engine.residency import Residency

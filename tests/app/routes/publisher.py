@@ -27,11 +27,9 @@ def files_of(store: Path, name: str) -> dict[str, Any]:
     """The form that publishes what lies in a store."""
     folder = store / "adapters" / name
     record = json.loads((folder / "adapter.json").read_text())
-    return {
-        "adapter.json": (folder / "adapter.json").read_bytes(),
-        "weights": (folder / record["weights"]["file"]).read_bytes(),
-        "vocab": (folder / record["vocab"]["file"]).read_bytes(),
-    }
+    parts = [name for name in ("weights", "vocab", "language_model") if name in record]
+    files = {name: (folder / record[name]["file"]).read_bytes() for name in parts}
+    return {"adapter.json": (folder / "adapter.json").read_bytes(), **files}
 
 
 def put(live: Live, name: str, files: dict[str, Any], **headers: str) -> httpx.Response:

@@ -1,0 +1,92 @@
+"""Beam search over CTC emissions, with a language model and hot words (Hannun et al. 2014; by ctc-beam-decoder, which
+does what pyctcdecode does).
+
+Greedy decoding (:mod:`adapters.ctc`) is what serves unless a request asks for this: it needs the probabilities of all
+tokens, and a hundred times the time on the host.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapters.ctc import Transcript, Word
+from adapters.errors import BadHotWord, DecodingUnavailable
+from adapters.language_model import LanguageModel
+from adapters.vocab import Vocab
+
+if TYPE_CHECKING:
+    from ctc_beam_decoder import BeamSearchDecoder
+
+WIDTH = 100
+HOT_WORD_WEIGHT = 8.0
+
+
+class BeamSearch:
+    """Decodes what one adapter says. Of use in any number of threads at once."""
+
+    def __init__(self, vocab: Vocab, model: LanguageModel | None = None) -> None:
+        """Raises :class:`~adapters.errors.DecodingUnavailable` without the library, or for tokens of several letters,
+        and :class:`~adapters.errors.DataError` for a model that is none."""
+        texts = [vocab.token_text(token) for token in range(vocab.size)]
+        said = [token for token, text in enumerate(texts) if text]
+        if long := [texts[token] for token in said if len(texts[token]) > 1]:
+            raise DecodingUnavailable(f"a beam search is over letters, and {long[0]!r} is a token")
+        self._columns = np.array([vocab.blank, *said])
+        self._ids = {texts[token]: column for column, token in enumerate(said, start=1)}
+        self._decoder = _decoder(["", *(texts[token] for token in said)], model)
+
+    def transcript(
+        self, emissions: np.ndarray, *, frame_s: float, duration_s: float, hot_words: Sequence[str] = ()
+    ) -> Transcript:
+        """The likeliest words of (T, V) log probabilities. ``hot_words``: more likely than they otherwise would be.
+
+        A word's confidence is the mean over its letters of each letter's best frame. Raises
+        :class:`~adapters.errors.BadHotWord` for one with a letter that is no token.
+        """
+        mine = emissions[:, self._columns]
+        hot_words = [self._spelled(word) for word in hot_words]
+        beams = self._decoder.decode_beams(
+            mine, beam_width=WIDTH, prune_history=True, hotwords=hot_words, hotword_weight=HOT_WORD_WEIGHT
+        )
+        words = []
+        for text, (first, end) in beams[0][2] if beams else []:
+            start_s, end_s = first * frame_s, min(end * frame_s, duration_s)
+            confidence = self._confidence(text, mine[first : max(end, first + 1)])
+            words.append(Word(text, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4)))
+        sure = None
+        if words:
+            sure = float(np.average([word.confidence for word in words], weights=[len(word.text) for word in words]))
+        return Transcript(" ".join(word.text for word in words), tuple(words), duration_s, sure)
+
+    def _spelled(self, word: str) -> str:
+        """In small letters, where only those are tokens."""
+        for spelled in (word, word.lower()):
+            if self._ids.keys() >= set(spelled):
+                return spelled
+        missing = next(letter for letter in word.lower() if letter not in self._ids)
+        raise BadHotWord(f"the hot word {word[:40]!r} has {missing!r}, which this adapter never says")
+
+    def _confidence(self, text: str, emissions: np.ndarray) -> float:
+        best = np.exp(emissions.max(axis=0))
+        return float(np.mean([best[self._ids[letter]] for letter in text]))
+
+
+def _decoder(labels: list[str], model: LanguageModel | None) -> BeamSearchDecoder:
+    try:
+        from ctc_beam_decoder import BeamSearchDecoder
+    except (ImportError, OSError) as error:
+        raise DecodingUnavailable(
+            f"a beam search needs ctc-beam-decoder (pip install 'tongues[beam]'): {error}"
+        ) from error
+    if model is None:
+        return BeamSearchDecoder(labels)
+    with tempfile.NamedTemporaryFile(suffix=".arpa") as file:  # the library wants a path, and reads it once
+        file.write(model.arpa)
+        file.flush()
+        return BeamSearchDecoder(
+            labels, kenlm_model_path=file.name, unigrams=model.words(), alpha=model.alpha, beta=model.beta
+        )

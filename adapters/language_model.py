@@ -1,0 +1,113 @@
+"""An n-gram model of a language's words, as ARPA text: what a beam search weighs words by.
+
+Any tool's model will do (KenLM's ``lmplz``, SRILM); :func:`estimate` makes one of sentences, by interpolated
+Kneser-Ney smoothing with one discount an order (Chen and Goodman 1999, section 4.1.6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adapters.errors import DataError
+
+BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
+_NEVER = -99.0
+
+Gram = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """``arpa``: the text of the model. ``alpha``: its weight against the emissions; ``beta``: added for each word."""
+
+    arpa: bytes
+    alpha: float = 0.5
+    beta: float = 1.0
+
+    def words(self) -> list[str]:
+        """Those that it knows. Raises :class:`~adapters.errors.DataError` where it is not ARPA text."""
+        found: list[str] = []
+        inside = False
+        try:
+            for line in self.arpa.decode("utf-8").splitlines():
+                if line.startswith("\\"):
+                    if inside:
+                        return found
+                    inside = line.strip() == "\\1-grams:"
+                elif inside and line.strip():
+                    found.append(line.split("\t")[1])
+                    if found[-1] in (BEGIN, END, UNKNOWN):
+                        found.pop()
+        except (UnicodeDecodeError, IndexError) as error:
+            raise DataError(f"not a language model in ARPA format: {error}") from error
+        raise DataError("not a language model in ARPA format: it has no section \\1-grams: that ends")
+
+
+def estimate(sentences: Iterable[str], order: int = 3) -> bytes:
+    """Normalised sentences -> ARPA text. Raises :class:`~adapters.errors.DataError` where there are none."""
+    texts = [text.split() for text in sentences]
+    if not any(texts):
+        raise DataError("a language model needs sentences to be made of, and there are none")
+    counts = [Counter[Gram]() for _ in range(order)]
+    for words in texts:
+        said = (BEGIN, *words, END)
+        for size in range(1, order + 1):
+            counts[size - 1].update(said[i : i + size] for i in range(len(said) - size + 1))
+    counts[0].pop((BEGIN,))
+    for size in range(order - 1, 0, -1):  # below the highest order, in how many contexts a gram was seen
+        follows = Counter(gram[1:] for gram in counts[size])
+        counts[size - 1] = Counter({g: follows.get(g, c) if g[0] != BEGIN else c for g, c in counts[size - 1].items()})
+    return _arpa(_smoothed(counts))
+
+
+def _smoothed(counts: list[Counter[Gram]]) -> list[dict[Gram, tuple[float, float]]]:
+    """For each order, every gram's probability, and the weight of shorter ones after it as a context."""
+    vocabulary = len(counts[0]) + 1  # the unknown word besides
+    grams: list[dict[Gram, tuple[float, float]]] = []
+    lower: dict[Gram, float] = {}
+    backoffs: list[dict[Gram, float]] = []
+    for found in counts:
+        discount = _discount(found)
+        totals, kinds = Counter[Gram](), Counter[Gram]()
+        for gram, count in found.items():
+            totals[gram[:-1]] += count
+            kinds[gram[:-1]] += 1
+        backoff = {context: discount * kinds[context] / totals[context] for context in totals}
+        probabilities: dict[Gram, float] = {}
+        for gram, count in found.items():
+            context = gram[:-1]
+            shorter = lower[gram[1:]] if context else 1 / vocabulary
+            probabilities[gram] = max(count - discount, 0) / totals[context] + backoff[context] * shorter
+        if not lower:
+            probabilities[(UNKNOWN,)] = backoff[()] / vocabulary
+        grams.append({gram: (probability, 1.0) for gram, probability in probabilities.items()})
+        backoffs.append(backoff)
+        lower = probabilities
+    for size in range(1, len(grams)):
+        for context, weight in backoffs[size].items():
+            probability, _ = grams[size - 1].get(context, (0.0, 1.0))  # a sentence's begin is never said
+            grams[size - 1][context] = (probability, weight)
+    return grams
+
+
+def _discount(counts: Counter[Gram]) -> float:
+    once, twice = (sum(count == n for count in counts.values()) for n in (1, 2))
+    return once / (once + 2 * twice) if once and twice else 0.5
+
+
+def _arpa(grams: list[dict[Gram, tuple[float, float]]]) -> bytes:
+    lines = ["\\data\\", *(f"ngram {size}={len(found)}" for size, found in enumerate(grams, start=1)), ""]
+    for size, found in enumerate(grams, start=1):
+        lines.append(f"\\{size}-grams:")
+        for gram, (probability, backoff) in sorted(found.items()):
+            told = f"{_log(probability):.5f}\t{' '.join(gram)}"
+            lines.append(told if size == len(grams) else f"{told}\t{_log(backoff):.5f}")
+        lines.append("")
+    return ("\n".join([*lines, "\\end\\"]) + "\n").encode()
+
+
+def _log(value: float) -> float:
+    return math.log10(value) if value > 0 else _NEVER

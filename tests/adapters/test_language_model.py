@@ -1,0 +1,70 @@
+"""n-gram models of words: probabilities that are some, in a form that the decoder reads."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from adapters.errors import DataError
+from adapters.language_model import LanguageModel, estimate
+
+SENTENCES = ["the big house", "the small house", "a big boat", "the big boat", "a boat", "the old old tree"]
+
+
+def read(arpa: bytes) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Log10 probability and backoff weight of each gram."""
+    found = {}
+    for line in arpa.decode().splitlines():
+        parts = line.split("\t")
+        if len(parts) > 1:
+            found[tuple(parts[1].split())] = (float(parts[0]), float(parts[2]) if len(parts) > 2 else 0.0)
+    return found
+
+
+def probability(grams: dict[tuple[str, ...], tuple[float, float]], word: str, context: tuple[str, ...]) -> float:
+    """As any reader of ARPA files computes it."""
+    backoff = 0.0
+    while (*context, word) not in grams:
+        if not context:
+            word = "<unk>"
+            continue
+        backoff += grams.get(context, (0.0, 0.0))[1]
+        context = context[1:]
+    return 10 ** (grams[*context, word][0] + backoff)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_probabilities_are_those_of_something_that_follows(order):
+    grams = read(estimate(SENTENCES, order))
+    words = {gram[0] for gram in grams if len(gram) == 1} - {"<s>"}
+    contexts = [("<s>",), ("the",), ("old", "old"), ("<s>", "a"), ("boat",), ("never", "heard"), ("big", "never")]
+    for context in contexts:
+        total = sum(probability(grams, word, context[-(order - 1) :]) for word in words)
+        assert total == pytest.approx(1.0, abs=1e-3), context
+
+
+def test_what_was_seen_is_likelier():
+    grams = read(estimate(SENTENCES))
+    assert probability(grams, "house", ("the", "big")) > probability(grams, "tree", ("the", "big"))
+    assert probability(grams, "the", ("<s>",)) > probability(grams, "house", ("<s>",))
+    assert probability(grams, "boat", ("a",)) > probability(grams, "boat", ("old",)) > 0
+    assert probability(grams, "boat", ()) > probability(grams, "unheard", ()) > 0
+
+
+def test_its_words_are_told():
+    model = LanguageModel(estimate(SENTENCES))
+    assert sorted(model.words()) == sorted({*itertools.chain(*(text.split() for text in SENTENCES))})
+
+
+@pytest.mark.parametrize(
+    "arpa", [b"", b"hello", b"\\data\\\n\n\\1-grams:\n-1 word\n\\end\\\n", b"\\1-grams:\n\xff", b"\\1-grams:\n"]
+)
+def test_what_is_no_model_is_refused(arpa):
+    with pytest.raises(DataError, match="ARPA"):
+        LanguageModel(arpa).words()
+
+
+def test_a_model_of_nothing_is_refused():
+    with pytest.raises(DataError, match="there are none"):
+        estimate(["", " "])
