@@ -109,7 +109,10 @@ class Encoder(nn.Module):
         """
         if not 0 <= upto <= self.layer_count:
             raise ValueError(f"a trunk of {upto} layers out of {self.layer_count}")
-        x, lengths = front(self.frontend, audio)  # (B, T, D)
+        return self._run(self.begin(*front(self.frontend, audio), masked), upto, _NOTHING)
+
+    def begin(self, x: Tensor, lengths: Lengths, masked: Tensor | None = None) -> Frames:
+        """What comes out of the front end, (B, T, D), with positions added: what goes into the lowest layer."""
         if masked is not None:
             x = torch.where(masked[..., None], self.model.masked_spec_embed.to(x.dtype), x)
         valid = valid_mask(lengths, x.shape[1], x.device)
@@ -120,7 +123,13 @@ class Encoder(nn.Module):
         if not self.pre_norm:
             x = encoder.layer_norm(x)
         x = self._drop(x, self.config.hidden_dropout)
-        return self._run(Frames(x, lengths, 0), upto, _NOTHING)
+        return Frames(x, lengths, 0)
+
+    def further(self, frames: Frames, upto: int) -> Frames:
+        """A trunk of ``frames.layer`` layers, run on to ``upto`` of them."""
+        if not frames.layer <= upto <= self.layer_count:
+            raise ValueError(f"a trunk of {frames.layer} layers to {upto} out of {self.layer_count}")
+        return self._run(frames, upto, _NOTHING)
 
     def top(self, frames: Frames, worn: Worn) -> Tensor:
         """The layers from ``frames.layer`` up and the heads -> logits (B, T, V)."""
@@ -176,7 +185,7 @@ class Encoder(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:
         """(B, H, T, D/H) three times -> the same shape; the fused kernel, but for its slow backward on a CPU."""
         dropout = self.config.attention_dropout if self.training else 0.0
-        if not self.training or q.is_cuda:
+        if q.is_cuda or not q.requires_grad:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))  # (B, H, T, T)
         if attend is not None:

@@ -213,6 +213,11 @@ class FrontEnd(nn.Module):
     def forward(self, audio: PaddedAudio) -> tuple[Tensor, Lengths]:
         """audio (B, N) -> hidden states (B, T, D) and each row's valid frames. Raises ``ValueError`` for a row of
         fewer samples than one frame needs, where the host knows the lengths."""
+        features, lengths = self.features(audio)
+        return self.project(features), lengths
+
+    def features(self, audio: PaddedAudio) -> tuple[Tensor, Lengths]:
+        """What the convolutions make of audio (B, N), normed: (B, T, C), and each row's valid frames."""
         lengths = self._lengths(audio)
         x = audio.samples[:, None, :].to(self._dtype)  # (B, 1, N)
         for index, layer in enumerate(self.feature_extractor.conv_layers):  # type: ignore[arg-type]
@@ -225,10 +230,12 @@ class FrontEnd(nn.Module):
             x = layer.activation(x)
         x = x.transpose(1, 2)  # (B, T, C)
         norm = getattr(self.feature_projection, "layer_norm", None)
-        if norm is not None:
-            x = norm(x)
-        x = self.feature_projection.projection(x)  # type: ignore[operator]  # (B, T, D)
-        return self.feature_projection.dropout(x), lengths[-1]  # type: ignore[operator]
+        return x if norm is None else norm(x), lengths[-1]
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, D)."""
+        x = self.feature_projection.projection(features)  # type: ignore[operator]
+        return self.feature_projection.dropout(x)  # type: ignore[operator, no-any-return]
 
     def _lengths(self, audio: PaddedAudio) -> Sequence[Lengths]:
         """Each row's valid part after each convolution."""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ import soundfile
 import soxr
 
 from adapters.errors import DataError
-from adapters.frontend import SAMPLE_RATE
+from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.training.manifest import Clip, write_text_atomically
+from adapters.vocab import Vocab
 
 _SHORTEST_S = 0.1  # faster by some, it still has a frame
 
@@ -41,7 +43,7 @@ class AudioCache:
             try:
                 found = clip.path.stat()
             except OSError as error:
-                raise DataError(f"{clip.path}: listed in the manifest, but there is no such file") from error
+                raise clip.fault(f"{clip.path}: listed in the manifest, but there is no such file") from error
             place = os.path.relpath(clip.path, folder.parent)
             key.update(f"{place}\0{found.st_size}\0{clip.seconds}\n".encode())
             state.update(f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
@@ -73,7 +75,10 @@ class AudioCache:
         try:
             with temporary.open("wb") as out:
                 for clip in self.clips:
-                    samples = _long_enough(read_clip(clip.path), clip.path)
+                    try:
+                        samples = _long_enough(read_clip(clip.path), clip.path)
+                    except DataError as error:
+                        raise clip.fault(str(error)) from error
                     out.write((samples * 32768.0).clip(-32768, 32767).astype(np.int16).tobytes())
                     total += samples.size
                     ends.append(total)
@@ -102,6 +107,27 @@ def _long_enough(samples: np.ndarray, path: Path) -> np.ndarray:
     if samples.size < _SHORTEST_S * SAMPLE_RATE:
         raise DataError(f"{path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
     return samples
+
+
+def encoded(cache: AudioCache, vocab: Vocab, geometry: Geometry) -> list[list[int]]:
+    """The label ids of each clip. Raises :class:`~adapters.errors.DataError`, naming the line, for a character that the
+    vocabulary lacks, and for texts that are too long for their clips: CTC needs a frame for each letter, and one
+    between two of a kind."""
+    labels, too_long = [], []
+    for index, clip in enumerate(cache.clips):
+        try:
+            ids = vocab.encode(clip.text)
+        except DataError as error:
+            raise clip.fault(f"{clip.path}: {error}") from error
+        needed = len(ids) + sum(one == other for one, other in pairwise(ids))
+        frames = geometry.frames(cache.length(index))
+        if needed > frames:
+            too_long.append(clip.fault(f"{clip.path}: a text that needs {needed} frames, in a clip of {frames}"))
+        labels.append(ids)
+    if too_long:
+        more = f" (and {len(too_long) - 1} more of this kind)" if len(too_long) > 1 else ""
+        raise DataError(f"{too_long[0]}{more}")
+    return labels
 
 
 def text_key(clips: Sequence[Clip]) -> str:
@@ -199,6 +225,15 @@ def language_weights(clips: Sequence[Clip], power: float) -> list[float]:
         seconds[clip.language] = seconds.get(clip.language, 0.0) + clip.seconds
     most = max(seconds.values())
     return [min((most / seconds[clip.language]) ** power, 4.0) for clip in clips]
+
+
+def weights_beside(clips: Sequence[Clip], others: Sequence[Clip], power: float, share: float) -> list[float]:
+    """How often to draw each of ``clips``, as :func:`language_weights`, and of ``others``: all alike, so that ``share``
+    of the seconds are theirs."""
+    weights = language_weights(clips, power)
+    drawn_s = sum(weight * clip.seconds for weight, clip in zip(weights, clips, strict=True))
+    others_s = sum(clip.seconds for clip in others)
+    return weights + [drawn_s * share / (1 - share) / others_s] * len(others) if others else weights
 
 
 def some_of_each(clips: Sequence[Clip], count: int) -> list[Clip]:

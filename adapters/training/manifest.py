@@ -6,9 +6,10 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from adapters.errors import DataError
 
@@ -16,7 +17,8 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _TEXT_FIELDS = ("path", "text", "language", "source", "licence", "split")
-_FIELDS = {*_TEXT_FIELDS, "seconds", "voice"}
+_OPTIONAL = {"voice", "synthetic", "phones"}
+_FIELDS = {*_TEXT_FIELDS, *_OPTIONAL, "seconds"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,25 @@ class Clip:
     split: Split
     voice: str | None = None
     """Who speaks, where that is known; unique across languages."""
+    synthetic: bool = False
+    """Spoken by a synthesizer."""
+    phones: tuple[tuple[str, float], ...] = ()
+    """What a synthesizer spoke and when each phone begins, in seconds, in order."""
+    where: str = field(default="", compare=False, repr=False)
+    """File and line, for messages."""
+
+    def fault(self, wrong: str) -> DataError:
+        """To be raised where something is wrong with the clip: it says in which line it stands."""
+        return DataError(f"{self.where}: {wrong}" if self.where else wrong)
 
 
-def clip_to_json(clip: Clip, folder: Path) -> dict[str, str | float]:
+def clip_to_json(clip: Clip, folder: Path) -> dict[str, object]:
     """The manifest's line for `clip`, its path relative to `folder` where it lies below it."""
     path = clip.path
     if path.is_absolute() or folder != Path():
         absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
         path = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
-    record: dict[str, str | float] = {
+    record: dict[str, object] = {
         "path": path.as_posix(),
         "seconds": round(clip.seconds, 4),
         "text": clip.text,
@@ -56,6 +68,10 @@ def clip_to_json(clip: Clip, folder: Path) -> dict[str, str | float]:
     }
     if clip.voice is not None:
         record["voice"] = clip.voice
+    if clip.synthetic:
+        record["synthetic"] = True
+    if clip.phones:
+        record["phones"] = [[name, round(start, 3)] for name, start in clip.phones]
     return record
 
 
@@ -63,7 +79,7 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
     """A line of a manifest as a clip. `where` (file and line) begins the message of any DataError."""
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    missing = sorted(_FIELDS - {"voice"} - record.keys())
+    missing = sorted(_FIELDS - _OPTIONAL - record.keys())
     if missing:
         raise DataError(f"{where}: missing {', '.join(missing)}")
     unknown = sorted(record.keys() - _FIELDS)
@@ -81,7 +97,12 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
     voice = record.get("voice")
     if voice is not None and (not isinstance(voice, str) or not voice):
         raise DataError(f"{where}: voice must be a text that is not empty, or left out, got {voice!r}")
+    synthetic = record.get("synthetic", False)
+    if not isinstance(synthetic, bool):
+        raise DataError(f"{where}: synthetic must be true or false, or left out, got {synthetic!r}")
     return Clip(
+        phones=_phones(record.get("phones", []), where),
+        where=where,
         path=folder / record["path"],
         seconds=float(seconds),
         text=record["text"],
@@ -90,7 +111,17 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         licence=record["licence"],
         split=cast(Split, record["split"]),
         voice=voice,
+        synthetic=synthetic,
     )
+
+
+def _phones(value: object, where: str) -> tuple[tuple[str, float], ...]:
+    """Pairs of a name and a start in seconds, in order."""
+    pairs: list[Any] = value if isinstance(value, list) else [value]
+    good = all(isinstance(pair, list) and [*map(type, pair)] in ([str, float], [str, int]) for pair in pairs)
+    if not good or any(one[1] > other[1] for one, other in pairwise(pairs)):
+        raise DataError(f"{where}: phones must be pairs of a name and a start in seconds, in order, or left out")
+    return tuple((name, float(start)) for name, start in pairs)
 
 
 def read_json_lines(path: Path) -> list[tuple[str, object]]:

@@ -1,9 +1,9 @@
-"""A small backbone from the corpus' own audio: first what is spoken where (masked units), then letters (CTC).
+"""A small backbone from the corpus' own audio: first how speech sounds, then which letters it makes (CTC).
 
-Stage ``units`` is HuBERT's first iteration: predict the k-means unit of every frame, many of them behind a mask. Stage
-``ctc`` goes on from there in all languages together, with one head over the union of their characters of which each
-clip sees only its own language's (MMS trains its backbone so before its adapters). What comes out is a Hugging Face
-folder, frozen from then on.
+The first stage is one of three routes (:mod:`adapters.training.objectives`): the unit of every frame, many of them
+behind a mask, as in HuBERT; the contrastive objective of wav2vec 2.0; or the phones that a synthesizer says it spoke.
+Stage ``ctc`` goes on from there in all languages together (MMS trains its backbone so before its adapters). What comes
+out is a Hugging Face folder, frozen from then on.
 """
 
 from __future__ import annotations
@@ -13,115 +13,139 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Wav2Vec2Model
 
 from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
 from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
-from adapters.training.data import AudioCache, Augmentation, epoch_batches, language_weights, some_of_each, text_key
-from adapters.training.losses import ctc_loss, span_mask, unit_losses
+from adapters.training.data import AudioCache, epoch_batches, some_of_each, text_key, weights_beside
+from adapters.training.losses import span_mask
 from adapters.training.manifest import read_manifest
+from adapters.training.objectives import Batch, Objective
+from adapters.training.objectives.contrastive import Contrastive
+from adapters.training.objectives.ctc import Ctc
+from adapters.training.objectives.phones import Phones
+from adapters.training.objectives.units import Units, learn_units, mfcc
 from adapters.training.precision import prefers_bfloat16, tune_cpu
-from adapters.training.pretrain_config import PretrainConfig, Stage, StageConfig
+from adapters.training.pretrain_config import STAGES, PretrainConfig, Stage
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
-from adapters.training.units import assign_units, learn_units, mfcc
-from adapters.vocab import Vocab
 
 _SAVE_EVERY = 500
 _DEV_CLIPS = 12
 _UNIT_CLIPS = 2_000
-_NO_UNITS = StageConfig(0, 0, 0, 0, Augmentation())
 
 
 def pretrain(
-    manifest: Path, folder: Path, out: Path, config: PretrainConfig | None = None, device: str = "cpu"
+    manifest: Path,
+    folder: Path,
+    out: Path,
+    config: PretrainConfig | None = None,
+    device: str = "cpu",
+    also: Path | None = None,
 ) -> None:
-    """Train a backbone on the manifest's train split and write it to ``out``.
+    """Train a backbone on the train splits of ``manifest`` and, beside it, of ``also``, and write it to ``out``.
 
     ``folder`` keeps the checkpoints: the same call again goes on where the last one stopped. Of several processes that
     train together (:mod:`adapters.training.processes`) each takes batches of its own, and their gradients are averaged.
+    Without steps of ``ctc`` the folder has no head.
     Raises :class:`~adapters.errors.DataError` for a manifest that cannot be used.
     """
     config = config or PretrainConfig()
     if device == "cpu":
         tune_cpu()
-    run = _Run(manifest, folder, config, device)
-    for stage in config.stages:
+    run = _Run(manifest, folder, config, device, also)
+    for stage in run.objectives:
         run.train(stage)
     if run.rank == 0:
-        record = {"config": asdict(config), "data": run.clips.key, "languages": run.languages, "processes": run.world}
-        write_backbone(out, run.encoder, run.ctc_head, run.vocab, {**record, "started_from": run.started_from})
+        run.write(out)
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _Prepared:
+    """A batch before its step."""
+
     audio: PaddedAudio
     clips: list[int]
-    units: list[np.ndarray]
+    targets: list[Any]
 
 
 class _Run:
     """A pretraining run in its folder: model, data, and where it stands."""
 
-    def __init__(self, manifest: Path, folder: Path, config: PretrainConfig, device: str) -> None:
+    def __init__(
+        self, manifest: Path, folder: Path, config: PretrainConfig, device: str, also: Path | None = None
+    ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.rank, self.world = join_processes(device)
         self.bfloat16 = prefers_bfloat16(device)
         clips = read_manifest(manifest)
+        beside = read_manifest(also) if also is not None else []
         train = [clip for clip in clips if clip.split == "train"]
         if not train:
             raise DataError(f"{manifest}: no train clips")
+        self.recorded = len(train)
+        train += [clip for clip in beside if clip.split == "train"]
         self.languages = sorted({clip.language for clip in train})
-        dev = some_of_each(
-            [clip for clip in clips if clip.split == "dev" and clip.language in self.languages], _DEV_CLIPS
-        )
+        heard = (clip for clip in [*clips, *beside] if clip.split == "dev" and clip.language in self.languages)
+        dev = some_of_each(list(heard), _DEV_CLIPS)
         self.clips = AudioCache(train, manifest.parent / "cache")
         self.dev = AudioCache(dev, manifest.parent / "cache")
         self.started_from = read_record(Path(config.start)) if config.start is not None else None
         made_from = {**asdict(config), "data": self.clips.key, "texts": text_key(train), "processes": self.world}
         claim(folder, {**made_from, "started_from": self.started_from}, rank=self.rank)
-        self.vocab = Vocab.from_texts(clip.text for clip in self.clips.clips)
-        self.labels = [self.vocab.encode(clip.text) for clip in self.clips.clips]
-        self.allowed = torch.zeros(len(self.languages), self.vocab.size, dtype=torch.bool)
-        self.allowed[:, [self.vocab.blank, self.vocab.delimiter]] = True
-        for clip, labels in zip(self.clips.clips, self.labels, strict=True):
-            self.allowed[self.languages.index(clip.language), labels] = True
         torch.manual_seed(config.seed)
-        self.encoder = Encoder(Wav2Vec2Model(config.shape.config())).to(device)
-        self.unit_head = nn.Linear(config.shape.hidden_size, config.units).to(device)
-        self.ctc_head = nn.Linear(config.shape.hidden_size, self.vocab.size).to(device)
+        self.encoder = Encoder(config.shape.model()).to(device)
+        geometry, size = self.encoder.geometry, config.shape.hidden_size
+        self.ctc = Ctc(self.clips, geometry, self.languages, size, config.intermediate_weight)
         if config.start is not None:
             start_backbone(Path(config.start), self.encoder)
-            start_head(Path(config.start), self.vocab, self.ctc_head.weight, self.ctc_head.bias)
-        self.modules = nn.ModuleList([self.encoder, self.unit_head, self.ctc_head])
+            start_head(Path(config.start), self.ctc.vocab, self.ctc.head.weight, self.ctc.head.bias)
+        self.objectives = {stage: self._objective(stage) for stage, one in config.stages.items() if one.steps}
+        for objective in [self.ctc, *self.objectives.values()]:
+            objective.head.to(device)
         self.average: list[Tensor] = []
-        self.centres = self._centres() if config.stages.get("units", _NO_UNITS).steps else np.zeros((0, 0))
+
+    def _objective(self, stage: Stage) -> Objective:
+        config, clips, count = self.config, self.clips.clips, len(self.clips)
+        size = config.shape.hidden_size
+        if stage == "units":
+            return Units(self._centres(), count, size, config.unmasked_weight)
+        if stage == "contrastive":
+            return Contrastive(self.encoder.config, count)
+        if stage == "phones":
+            lengths = [self.clips.length(i) for i in range(count)]
+            phones = Phones(clips, lengths, self.encoder.geometry, size)
+            if not phones.clips:
+                raise DataError("no train clip has phones; `tongues data synthesise` makes some that do, for --also")
+            return phones
+        return self.ctc
 
     def train(self, stage: Stage) -> None:
         """One stage to its end, from its checkpoint if there is one; the averaged weights stay."""
-        config = self.config.stages[stage]
-        head = self.unit_head if stage == "units" else self.ctc_head
-        parameters = [*self.encoder.parameters(), *head.parameters()]
+        config, objective = self.config.stages[stage], self.objectives[stage]
+        modules = nn.ModuleList([self.encoder, objective.head])
+        parameters = list(modules.parameters())
         optimiser = torch.optim.AdamW(parameters, config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        step = self._restore(stage, optimiser, parameters)
+        step = self._restore(stage, modules, optimiser)
         if step >= config.steps:
             return
-        self.modules.train()
+        modules.train()
         progress = Progress(self.folder / "progress.jsonl", stage, config.steps, step)
-        for batch in self._batches(stage, step):
+        for prepared in self._batches(stage, step):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
-            loss, figures = self._loss(stage, batch, step * self.world + self.rank)
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+                loss, figures = objective.loss(self.encoder, self._batch(stage, prepared, step))
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             share_gradients(parameters)
@@ -133,55 +157,54 @@ class _Run:
             decay = min(self.config.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - decay)
             if self.rank == 0:
-                audio_s = self.world * sum(batch.audio.lengths) / SAMPLE_RATE
+                audio_s = self.world * sum(prepared.audio.lengths) / SAMPLE_RATE
                 progress.update(step, audio_s=audio_s, grad=float(norm), **figures)
                 if step % _SAVE_EVERY == 0 or step == config.steps:
                     if stage == "ctc" and len(self.dev):
-                        with self._averaged(parameters):
+                        with self._averaged(modules):
                             progress.note(step, dev_cer=self._dev_cer())
                     if step < config.steps:
-                        self._save(stage, step, optimiser)
+                        self._save(stage, step, modules, optimiser)
             if step == config.steps:
                 break
         for parameter, averaged in zip(parameters, self.average, strict=True):
             parameter.data.copy_(averaged)
         if self.rank == 0:
-            self._save(stage, step, optimiser)
+            self._save(stage, step, modules, optimiser)
         wait_for_processes()
 
-    def _loss(self, stage: Stage, batch: _Batch, number: int) -> tuple[Tensor, dict[str, float]]:
-        config, encoder = self.config.stages[stage], self.encoder
-        audio = batch.audio.to(self.device)
-        frames = [encoder.geometry.frames(n) for n in audio.lengths]
+    def write(self, out: Path) -> None:
+        """What came of it."""
+        record = {
+            "config": asdict(self.config),
+            "data": self.clips.key,
+            "languages": self.languages,
+            "processes": self.world,
+            "started_from": self.started_from,
+        }
+        head = (self.ctc.head, self.ctc.vocab) if "ctc" in self.objectives else None
+        write_backbone(out, self.encoder, head, record)
+
+    def _batch(self, stage: Stage, prepared: _Prepared, step: int) -> Batch:
+        """With its mask. Everything random follows from the run's seed and the batch's number."""
+        number = step * self.world + self.rank
+        audio, geometry = prepared.audio.to(self.device), self.encoder.geometry
+        frames = [geometry.frames(n) for n in audio.lengths]
         rng = np.random.default_rng([self.config.seed, number, 7])
         torch.manual_seed(self.config.seed * 1_000_003 + number)
-        width = encoder.geometry.frames(audio.samples.shape[1])
-        masked = span_mask(frames, width, config.mask_probability, rng).to(self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-            half = encoder.trunk(audio, encoder.layer_count // 2, masked=masked)
-            x = encoder.hidden(half, encoder.bare)
-            if stage == "units":
-                hidden, seen = unit_losses(self.unit_head(x), batch.units, masked)
-                figures = {"masked": float(hidden.detach()), "seen": float(seen.detach())}
-                return hidden + self.config.unmasked_weight * seen, figures
-            logits = self.ctc_head(x)
-            lower = self.ctc_head(encoder.model.encoder.layer_norm(half.hidden))
-        rows = [self.languages.index(self.clips.clips[i].language) for i in batch.clips]
-        allowed = self.allowed[rows].to(self.device)
-        labels = [self.labels[i] for i in batch.clips]
-        loss = ctc_loss(logits, frames, labels, blank=self.vocab.blank, allowed=allowed)
-        below = ctc_loss(lower, frames, labels, blank=self.vocab.blank, allowed=allowed)
-        return loss + self.config.intermediate_weight * below, {"ctc": float(loss.detach())}
+        width = geometry.frames(audio.samples.shape[1])
+        masked = span_mask(frames, width, self.config.stages[stage].mask_probability, rng).to(self.device)
+        return Batch(audio, frames, prepared.clips, prepared.targets, masked, step)
 
-    def _batches(self, stage: Stage, start: int) -> Iterator[_Batch]:
+    def _batches(self, stage: Stage, start: int) -> Iterator[_Prepared]:
         """This process's batches from step ``start`` on, prepared ahead in a thread."""
-        config = self.config.stages[stage]
+        config, objective = self.config.stages[stage], self.objectives[stage]
 
-        def prepare(number: int, clips: list[int]) -> _Batch:
+        def prepare(number: int, clips: list[int]) -> _Prepared:
             rng = np.random.default_rng([self.config.seed, number, stage == "ctc"])
             waves = [config.augmentation(self.clips.samples(i), rng) for i in clips]
-            units = [assign_units(mfcc(wave), self.centres) for wave in waves] if stage == "units" else []
-            return _Batch(pad(waves, width=few_widths), clips, units)
+            targets = [objective.target(clip, wave) for clip, wave in zip(clips, waves, strict=True)]
+            return _Prepared(pad(waves, width=few_widths), clips, targets)
 
         order = self._order(stage, start)
         with ThreadPoolExecutor(1) as pool:
@@ -191,15 +214,17 @@ class _Run:
                 ahead.append(pool.submit(prepare, *next(order)))
 
     def _order(self, stage: Stage, start: int) -> Iterator[tuple[int, list[int]]]:
-        config = self.config.stages[stage]
-        lengths = [self.clips.length(i) for i in range(len(self.clips))]
-        weights = language_weights(self.clips.clips, self.config.language_balance) if stage == "ctc" else None
-        number, epoch = 0, (10_000 if stage == "ctc" else 0)
+        config, clips = self.config.stages[stage], self.objectives[stage].clips
+        balance, every = self.config.language_balance if stage == "ctc" else 0.0, self.clips.clips
+        recorded, beside = every[: self.recorded], every[self.recorded :]
+        weights = weights_beside(recorded, beside, balance, self.config.also_share) if stage != "phones" else None
+        lengths = [self.clips.length(i) for i in clips]
+        number, epoch = 0, 10_000 * STAGES.index(stage)
         while True:
             longest = int(config.batch_s / self.world * SAMPLE_RATE)
             for batch in epoch_batches(lengths, longest, seed=self.config.seed, epoch=epoch, weights=weights):
                 if number >= start * self.world and number % self.world == self.rank:
-                    yield number, batch
+                    yield number, [clips[i] for i in batch]
                 number += 1
             epoch += 1
 
@@ -220,48 +245,49 @@ class _Run:
     @torch.inference_mode()
     def _dev_cer(self) -> dict[str, float]:
         """Greedy CER a language over a few dev clips each."""
+        vocab, allowed = self.ctc.vocab, self.ctc.allowed
         said: dict[str, tuple[list[str], list[str]]] = {}
         for index, clip in enumerate(self.dev.clips):
             audio = pad([self.dev.samples(index)]).to(self.device)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
                 x = self.encoder.hidden(self.encoder.trunk(audio, 0), self.encoder.bare)
-                logits = self.ctc_head(x).float().cpu()
-            logits[..., ~self.allowed[self.languages.index(clip.language)]] = -torch.inf
+                logits = self.ctc.head(x).float().cpu()
+            logits[..., ~allowed[self.languages.index(clip.language)]] = -torch.inf
             ids, probabilities = best_tokens(logits)
             path = BestPath(ids[0].numpy(), probabilities[0].numpy())
             truth, heard = said.setdefault(clip.language, ([], []))
             truth.append(clip.text)
-            heard.append(transcript(path, self.vocab, frame_s=0.02, duration_s=clip.seconds).text)
+            heard.append(transcript(path, vocab, frame_s=0.02, duration_s=clip.seconds).text)
         each = {language: round(float(jiwer.cer(*pair)), 4) for language, pair in said.items()}
         return {"mean": round(sum(each.values()) / len(each), 4), **each}
 
     @contextmanager
-    def _averaged(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+    def _averaged(self, modules: nn.Module) -> Iterator[None]:
         """The averaged weights in the place of the trained ones, in eval mode."""
-        trained = [parameter.data for parameter in parameters]
-        for parameter, averaged in zip(parameters, self.average, strict=True):
+        trained = [parameter.data for parameter in modules.parameters()]
+        for parameter, averaged in zip(modules.parameters(), self.average, strict=True):
             parameter.data = averaged
-        self.modules.eval()
+        modules.eval()
         yield
-        self.modules.train()
-        for parameter, data in zip(parameters, trained, strict=True):
+        modules.train()
+        for parameter, data in zip(modules.parameters(), trained, strict=True):
             parameter.data = data
 
-    def _save(self, stage: Stage, step: int, optimiser: torch.optim.Optimizer) -> None:
+    def _save(self, stage: Stage, step: int, modules: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         state = {
             "step": step,
-            "modules": self.modules.state_dict(),
+            "modules": modules.state_dict(),
             "optimiser": optimiser.state_dict(),
             "average": self.average,
         }
         save_checkpoint(self.folder / f"{stage}.pt", state)
 
-    def _restore(self, stage: Stage, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> int:
+    def _restore(self, stage: Stage, modules: nn.Module, optimiser: torch.optim.Optimizer) -> int:
         state = load_checkpoint(self.folder / f"{stage}.pt", self.device)
         if state is None:
-            self.average = [p.detach().clone() for p in parameters]
+            self.average = [p.detach().clone() for p in modules.parameters()]
             return 0
-        self.modules.load_state_dict(state["modules"])
+        modules.load_state_dict(state["modules"])
         optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
         return int(state["step"])

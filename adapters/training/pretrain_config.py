@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from adapters.training.backbone_folder import BackboneShape
 from adapters.training.data import Augmentation
 
-Stage = Literal["units", "ctc"]
+Stage = Literal["units", "contrastive", "phones", "ctc"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,24 @@ class StageConfig:
     warmup: float = 0.05
 
 
+STAGE: dict[Stage, StageConfig] = {
+    "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
+    "contrastive": StageConfig(1_300, 24.0, 1e-3, 0.065, Augmentation(speed=0.15, filter=0.3)),
+    "phones": StageConfig(1_300, 24.0, 1e-3, 0.02, Augmentation(speed=0.15, filter=0.3)),
+    "ctc": StageConfig(5_800, 24.0, 1e-3, 0.01, Augmentation(speed=0.1, telephone=0.05, noise=0.05, filter=0.2)),
+}
+"""Each as it is run unless something else is asked for."""
+
+
 @dataclass(frozen=True)
 class PretrainConfig:
     """Everything that decides what comes out; saved with it.
 
-    ``unmasked_weight``: of the frames that are not masked, in stage ``units``. ``intermediate_weight``: of a second CTC
-    loss half way up. ``ema``: of the weights that are kept. ``language_balance``: 0 draws clips as they come, 1 every
-    language for as many seconds as the largest. ``start``: a backbone folder to go on from, whose record is kept.
+    ``stages``: run in their order; one of no steps is left out. ``unmasked_weight``: of the frames that are not masked,
+    in stage ``units``. ``intermediate_weight``: of a second CTC loss half way up. ``ema``: of the weights that are
+    kept. ``language_balance``: 0 draws clips as they come, 1 every language for as many seconds as the largest.
+    ``start``: a backbone folder to go on from, whose record is kept. ``also_share``: of the seconds, those that a
+    second manifest gives.
     """
 
     shape: BackboneShape = field(default_factory=BackboneShape)
@@ -40,11 +52,5 @@ class PretrainConfig:
     language_balance: float = 0.5
     seed: int = 0
     start: str | None = None
-    stages: dict[Stage, StageConfig] = field(
-        default_factory=lambda: {
-            "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
-            "ctc": StageConfig(
-                5_800, 24.0, 1e-3, 0.01, Augmentation(speed=0.1, telephone=0.05, noise=0.05, filter=0.2)
-            ),
-        }
-    )
+    also_share: float = 0.4
+    stages: dict[Stage, StageConfig] = field(default_factory=lambda: {name: STAGE[name] for name in ("units", "ctc")})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -18,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from adapters.errors import TonguesError
 
 
-def run_processes(function: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
+def run_processes(function: Callable[..., object], args: tuple[Any, ...], count: int) -> None:
     """Call ``function(*args)`` in ``count`` processes of this machine that train together; in this one for 1.
 
     ``function`` and ``args`` must pickle. Each process gets its share of the cores. When one fails, all end.
@@ -31,7 +33,7 @@ def run_processes(function: Callable[..., None], args: tuple[Any, ...], count: i
         port = meeting.getsockname()[1]
     said: SimpleQueue[str] = mp.get_context("spawn").SimpleQueue()
     try:
-        start_processes(_process, (count, port, said, function, args), nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
+        start_processes(_process, (os.getpid(), count, port, said, function, args), nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessExitedException:
         if said.empty():
             raise
@@ -39,15 +41,31 @@ def run_processes(function: Callable[..., None], args: tuple[Any, ...], count: i
 
 
 def _process(
-    rank: int, count: int, port: int, said: SimpleQueue[str], function: Callable[..., None], args: tuple[Any, ...]
+    rank: int,
+    parent: int,
+    count: int,
+    port: int,
+    said: SimpleQueue[str],
+    function: Callable[..., object],
+    args: tuple[Any, ...],
 ) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     try:
         function(*args)
     except TonguesError as error:
         said.put(str(error))
         sys.exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """Whoever kills the run kills all of it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def join_processes(device: str) -> tuple[int, int]:

@@ -35,6 +35,50 @@ def build_command(
     Console().print(report_table(report))
 
 
+@data_app.command("synthesise")
+def synthesise_command(
+    data: Annotated[Path, typer.Option(help="The manifest.jsonl of the recordings, from `tongues data build`.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write, beside audio/.")],
+    lang: Annotated[str, typer.Option(help="Language tags, separated by commas.")],
+    packages: Annotated[Path | None, typer.Option(help="As for build: where the texts are.")] = None,
+    takes: Annotated[int, typer.Option(min=1, help="Voices that say each sentence.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that speak.")] = 2,
+) -> None:
+    """Sentences in the voices of a synthesizer, for languages without recordings or to pretrain on besides them."""
+    from adapters.training.corpus.synthetic import synthesise
+
+    console = Console(stderr=True)
+    tags = [tag.strip() for tag in lang.split(",") if tag.strip()]
+    with errors_told(console), Bar(console=console) as bar:
+        task = bar.add_task("speaking", total=None)
+        clips = synthesise(
+            data,
+            out,
+            tags,
+            packages,
+            takes=takes,
+            workers=workers,
+            announce=console.print,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{out}: {len(clips)} clips, {sum(clip.seconds for clip in clips) / 60:.0f} minutes")
+
+
+@data_app.command("sentences")
+def sentences_command(
+    data: Annotated[Path, typer.Option(help="The manifest.jsonl of the recordings, from `tongues data build`.")],
+    lang: Annotated[str, typer.Option(help="Language tag.")],
+    packages: Annotated[Path | None, typer.Option(help="As for build: where the texts are.")] = None,
+) -> None:
+    """Print what the packages say in a language, recorded or not, but for what is kept for dev and test."""
+    from adapters.training.corpus.synthetic import untested
+
+    console = Console(stderr=True)
+    with errors_told(console):
+        for text in untested(data, lang, packages, announce=console.print):
+            typer.echo(text)
+
+
 @data_app.command("pack")
 def pack_command(
     data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,9 +11,20 @@ import typer
 def pretrain_command(
     data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],
     out: Annotated[Path, typer.Option(help="Model folder; the backbone goes to OUT/backbone.")],
+    also: Annotated[
+        Path | None, typer.Option(help="A second manifest, of synthetic speech say, to train on besides.")
+    ] = None,
+    also_share: Annotated[float, typer.Option(min=0, max=0.95, help="Of the seconds, those from --also.")] = 0.4,
     run: Annotated[Path | None, typer.Option(help="Folder for checkpoints; runs/NAME, if left out.")] = None,
-    unit_steps: Annotated[int, typer.Option(min=0, help="Updates of masked prediction.")] = 1_300,
-    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of multilingual CTC.")] = 5_800,
+    architecture: Annotated[Literal["wav2vec2", "hubert"], typer.Option(help="Of the backbone.")] = "wav2vec2",
+    route: Annotated[
+        Literal["units", "contrastive", "phones"],
+        typer.Option(help="What comes before CTC: units (HuBERT), contrastive (wav2vec 2.0), or phones (with --also)."),
+    ] = "units",
+    route_steps: Annotated[int, typer.Option(min=0, help="Updates of the route.")] = 1_300,
+    ctc_steps: Annotated[
+        int, typer.Option(min=0, help="Updates of multilingual CTC; 0 for the paper's setting, without letters.")
+    ] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
     lr: Annotated[float, typer.Option(help="Highest learning rate of both stages.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
@@ -37,18 +48,18 @@ def pretrain_command(
     from dataclasses import replace
 
     from adapters.training.pretrain import pretrain
-    from adapters.training.pretrain_config import PretrainConfig
+    from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage
     from adapters.training.processes import run_processes
     from app.commands.console import errors_told
 
     config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
-    config = replace(config, shape=replace(config.shape, dropout=dropout))
-    stages = {
-        name: replace(stage, steps=unit_steps if name == "units" else ctc_steps, batch_s=batch_s, lr=lr)
-        for name, stage in config.stages.items()
-    }
+    config = replace(
+        config, shape=replace(config.shape, dropout=dropout, architecture=architecture), also_share=also_share
+    )
+    wanted: dict[Stage, int] = {route: route_steps, "ctc": ctc_steps}
+    stages = {name: replace(STAGE[name], steps=steps, batch_s=batch_s, lr=lr) for name, steps in wanted.items()}
     if masking is not None:
         stages["ctc"] = replace(stages["ctc"], mask_probability=masking)
-    args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device)
+    args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device, also)
     with errors_told():
         run_processes(pretrain, args, processes)

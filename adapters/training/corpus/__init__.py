@@ -7,5 +7,8 @@ clip_audio.py  a recording -> trimmed 16 kHz mono FLAC
 split.py       texts -> train, dev, test, so that no sentence crosses
 build.py       all of the above, in order
 report.py      clips, minutes and rejects a language
+texts.py       the tree -> sentences in any language
+synthesis.py   a sentence -> speech, by eSpeak NG
+synthetic.py   sentences -> a corpus that nobody spoke
 pack.py        a corpus <-> a few long Opus files with an index
 """

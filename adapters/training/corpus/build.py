@@ -23,9 +23,9 @@ from adapters.errors import DataError
 from adapters.training.corpus.clip_audio import SAMPLE_RATE, UnusableAudio, flac_seconds, trimmed, write_flac
 from adapters.training.corpus.packages import unpacked_tree
 from adapters.training.corpus.report import Report, make_report, write_report
-from adapters.training.corpus.sources import SOURCES, Recording, packages_for
+from adapters.training.corpus.sources import LANGUAGES, SOURCES, Recording, packages_for
 from adapters.training.corpus.split import split_texts
-from adapters.training.corpus.text import LANGUAGES, UnusableText, normalise, rare_letters
+from adapters.training.corpus.text import UnusableText, normalise, rare_letters
 from adapters.training.manifest import Clip, write_manifest
 
 MIN_SECONDS, MAX_SECONDS = 0.3, 16.0

@@ -74,7 +74,7 @@ def pack(
     out.mkdir(parents=True, exist_ok=True)
     writer: _OpusWriter | None = None
     files: list[Path] = []
-    index: list[dict[str, str | float | int]] = []
+    index: list[dict[str, object]] = []
     try:
         for done, clip in enumerate(clips):
             record = clip_to_json(clip, manifest.parent)

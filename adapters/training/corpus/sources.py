@@ -209,6 +209,9 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
+LANGUAGES: tuple[str, ...] = tuple(sorted({language for source in SOURCES for language in source.languages}))
+
+
 def packages_for(languages: tuple[str, ...]) -> tuple[str, ...]:
     """The Debian packages that hold the recordings of `languages`, sorted."""
     return tuple(

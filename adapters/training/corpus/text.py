@@ -19,6 +19,7 @@ ALPHABETS: dict[str, str] = {
     "bg": "абвгдежзийклмнопрстуфхцчшщъьюяѝ",
     "ca": _LATIN + "àçèéíïòóúü·",
     "cs": _LATIN + "áčďéěíňóřšťúůýž",
+    "de": _LATIN + "äöüß",
     "da": _LATIN + "æøåé",
     "el": "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ",
     "en": _LATIN,
@@ -31,7 +32,6 @@ ALPHABETS: dict[str, str] = {
 }
 """The letters of each language; any other needs to be frequent to be kept (`rare_letters`)."""
 
-LANGUAGES: tuple[str, ...] = tuple(sorted(ALPHABETS))
 APOSTROPHES = frozenset({"be", "ca", "en", "fr", "it", "nl"})
 """Languages that write an apostrophe inside words, where it is kept."""
 
@@ -61,7 +61,7 @@ def normalise(text: str, language: str) -> str:
             script, or nothing that is said.
     """
     if language not in ALPHABETS:
-        raise DataError(f"no alphabet for the language {language!r}; there are {', '.join(LANGUAGES)}")
+        raise DataError(f"no alphabet for the language {language!r}; there are {', '.join(ALPHABETS)}")
     original = text
     for direction in _DIRECTION.findall(text):
         if any(character.isalnum() for character in direction):

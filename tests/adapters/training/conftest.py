@@ -7,7 +7,8 @@ from adapters.record import AdapterRecord
 from adapters.training.data import Augmentation
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import PretrainConfig, StageConfig
-from adapters.training.train import TrainConfig, train
+from adapters.training.train import train
+from adapters.training.train_config import TrainConfig
 from tests.adapters.training.tones import SHAPE, write_corpus
 
 LEARNING = PretrainConfig(
@@ -45,3 +46,11 @@ def trained(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     pretrain(tones, runs / "backbone", models / "backbone", LEARNING)
     records = {tag: train(tones, models, tag, runs / tag, ADAPTING) for tag in ("es", "fr")}
     return Trained(tones, models, runs, records)
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """The tiny backbone without adapters."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "backbone").symlink_to(trained.models / "backbone")
+    return tmp_path / "models"

@@ -160,6 +160,55 @@ def test_a_corpus_without_train_clips_is_refused(tmp_path):
         pretrain(manifest, tmp_path / "run", tmp_path / "backbone", SHORT)
 
 
+@pytest.fixture(scope="module")
+def sung(tones, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of the same clips as if a synthesizer had made them: every letter is a phone, in even steps."""
+    clips = [clip for clip in read_manifest(tones) if clip.split == "train"]
+    told = [
+        replace(c, synthetic=True, phones=tuple((letter, 0.1 + 0.18 * n) for n, letter in enumerate(c.text)))
+        for c in clips
+    ]
+    path = tmp_path_factory.mktemp("sung") / "manifest.jsonl"
+    write_manifest(path, told)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("route", "figure"), [("units", "masked"), ("contrastive", "contrastive"), ("phones", "masked")]
+)
+def test_every_route_learns_and_goes_on_after_a_kill(tones, sung, tmp_path, monkeypatch, route, figure):
+    monkeypatch.setattr(module, "_SAVE_EVERY", 10)
+    first = StageConfig(110, 8.0, 3e-3, 0.08, VARIED)
+    config = replace(SHORT, stages={route: first, "ctc": StageConfig(0, 8.0, 3e-3, 0.02, VARIED)})
+    also = sung if route == "phones" else None
+    pretrain(tones, tmp_path / "run", tmp_path / "through", config, also=also)
+    notes = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
+    losses = [note[figure] for note in notes if figure in note]
+    assert losses[-1] < losses[0]
+    with killed_at(route, 25):
+        pretrain(tones, tmp_path / "again", tmp_path / "killed", config, also=also)
+    pretrain(tones, tmp_path / "again", tmp_path / "killed", config, also=also)
+    assert made(tmp_path / "killed") == made(tmp_path / "through")
+    assert "head.safetensors" not in made(tmp_path / "through"), "nobody has taught it letters"
+    assert load_backbone(tmp_path / "through").layer_count == 2
+
+
+def test_phones_need_speech_that_has_some(tones, tmp_path):
+    config = replace(SHORT, stages={"phones": SHORT.stages["units"]})
+    with pytest.raises(DataError, match="no train clip has phones"):
+        pretrain(tones, tmp_path / "run", tmp_path / "backbone", config)
+
+
+def test_what_is_trained_on_besides_has_its_share(tones, sung, tmp_path):
+    run = module._Run(tones, tmp_path / "run", replace(SHORT, also_share=0.25), "cpu", sung)
+    drawn = [0.0, 0.0]
+    order = run._order("ctc", 0)
+    for _ in range(600):
+        for clip in next(order)[1]:
+            drawn[clip >= run.recorded] += run.clips.clips[clip].seconds
+    assert drawn[1] / sum(drawn) == pytest.approx(0.25, abs=0.02)
+
+
 def test_a_run_may_start_from_a_backbone(tones, tmp_path, through):
     """No step of learning: what comes out is what it started from, head and all."""
     still = StageConfig(1, 8.0, 0.0, 0.02, Augmentation())

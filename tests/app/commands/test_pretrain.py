@@ -22,7 +22,7 @@ def pretrain(*arguments: object) -> Result:
 
 
 def test_processes_train_one_backbone_together_and_another_run_goes_on_from_it(manifest, tmp_path):
-    short = ("--data", manifest, "--unit-steps", 1, "--ctc-steps", 2, "--batch-s", 4, "--processes", 2)
+    short = ("--data", manifest, "--route-steps", 1, "--ctc-steps", 2, "--batch-s", 4, "--processes", 2)
     made = tmp_path / "models/one"
     assert pretrain(*short, "--out", made, "--run", tmp_path / "run").exit_code == 0
     assert load_backbone(made / "backbone").layer_count == 8

@@ -6,13 +6,13 @@ import pytest
 
 from adapters.errors import DataError
 from adapters.training.corpus.sources import (
+    LANGUAGES,
     SOURCES,
     asterisk_texts,
     lua_dialogs,
     packages_for,
     tuxpaint_texts,
 )
-from adapters.training.corpus.text import LANGUAGES
 from tests.adapters.training.corpus.small_tree import Tree
 
 PARSERS = {source.name: source.recordings for source in SOURCES}

@@ -1,0 +1,50 @@
+"""Letters in all languages at once, as MMS trains its backbone before its adapters (Pratap et al. 2023, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adapters.encoder import Encoder
+from adapters.frontend import Geometry
+from adapters.training.data import AudioCache, encoded
+from adapters.training.losses import ctc_loss
+from adapters.training.objectives import Batch
+from adapters.vocab import Vocab
+
+
+class Ctc:
+    """One head over the union of all languages' characters, of which each clip sees only its own language's; a second
+    loss half way up (Lee and Watanabe 2021)."""
+
+    def __init__(
+        self, cache: AudioCache, geometry: Geometry, languages: Sequence[str], hidden_size: int, halfway_weight: float
+    ) -> None:
+        """Raises :class:`~adapters.errors.DataError` for a text that does not fit its clip."""
+        clips = cache.clips
+        self.vocab = Vocab.from_texts(clip.text for clip in clips)
+        self.head = nn.Linear(hidden_size, self.vocab.size)
+        self.clips = range(len(clips))
+        self._halfway_weight = halfway_weight
+        self._labels = encoded(cache, self.vocab, geometry)
+        self._language = [languages.index(clip.language) for clip in clips]
+        self.allowed = torch.zeros(len(languages), self.vocab.size, dtype=torch.bool)
+        """(languages, V): the tokens of each."""
+        self.allowed[:, [self.vocab.blank, self.vocab.delimiter]] = True
+        for language, labels in zip(self._language, self._labels, strict=True):
+            self.allowed[language, labels] = True
+
+    def target(self, clip: int, samples: np.ndarray) -> list[int]:
+        return self._labels[clip]
+
+    def loss(self, encoder: Encoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        half = encoder.trunk(batch.audio, encoder.layer_count // 2, masked=batch.masked)
+        logits = self.head(encoder.hidden(half, encoder.bare))
+        lower = self.head(encoder.model.encoder.layer_norm(half.hidden))
+        allowed = self.allowed[[self._language[clip] for clip in batch.clips]].to(logits.device)
+        loss = ctc_loss(logits, batch.frames, batch.targets, blank=self.vocab.blank, allowed=allowed)
+        below = ctc_loss(lower, batch.frames, batch.targets, blank=self.vocab.blank, allowed=allowed)
+        return loss + self._halfway_weight * below, {"ctc": float(loss.detach())}

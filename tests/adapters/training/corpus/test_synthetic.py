@@ -1,0 +1,112 @@
+"""Speech that nobody spoke: it sounds, its phones have times, and it keeps away from what is tested on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.errors import DataError
+from adapters.training.corpus.clip_audio import SAMPLE_RATE
+from adapters.training.corpus.synthesis import Synthesizer, Voice
+from adapters.training.corpus.synthetic import synthesise
+from adapters.training.corpus.texts import sentences
+from adapters.training.data import read_clip
+from adapters.training.manifest import Clip, Split, read_manifest, write_manifest
+from tests.adapters.training.corpus.small_tree import Tree
+
+ENGLISH = ("a red apple", "the big house", "two white horses", "a small boat", "the old tree", "good night")
+GERMAN = ("ein roter Apfel", "das große Haus", "zwei weiße Pferde", "ein kleines Boot", "der alte Baum", "gute Nacht")
+
+
+@pytest.fixture(scope="module")
+def synthesizer() -> Synthesizer:
+    return Synthesizer()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = Tree(tmp_path / "tree")
+    for number, (english, german) in enumerate(zip(ENGLISH, GERMAN, strict=True)):
+        tree.tuxpaint(f"{number}", english, {"de": german, "es": "12 cosas" if number else "una cosa"})
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """English is recorded; 'a small boat' is kept for its test."""
+    (tmp_path / "corpus").mkdir()
+    told: list[tuple[str, Split]] = [("a red apple", "train"), ("a small boat", "test")]
+    clips = [
+        Clip(tmp_path / f"corpus/{n}.flac", 2.0, text, "en", "tuxpaint", "CC0-1.0", split)
+        for n, (text, split) in enumerate(told)
+    ]
+    write_manifest(tmp_path / "corpus/manifest.jsonl", clips)
+    return tmp_path / "corpus/manifest.jsonl"
+
+
+def brightness(samples: np.ndarray) -> float:
+    """Where the middle of the spectrum lies, in Hz."""
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return float((power * np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)).sum() / power.sum())
+
+
+def test_it_speaks_in_more_than_one_voice_and_at_the_speed_that_is_asked_for(synthesizer):
+    spoken = synthesizer.speak("ein roter apfel", "de", Voice())
+    assert 0.5 < spoken.samples.size / SAMPLE_RATE < 4
+    assert np.abs(spoken.samples).max() > 0.1
+    again, other = (synthesizer.speak("ein roter apfel", "de", Voice(v)) for v in ("m1", "f3"))
+    assert np.abs(brightness(again.samples) - brightness(spoken.samples)) < 0.05 * brightness(spoken.samples)
+    assert np.abs(brightness(other.samples) - brightness(spoken.samples)) > 0.05 * brightness(spoken.samples)
+    slow = synthesizer.speak("ein roter apfel", "de", Voice(rate=100))
+    assert slow.samples.size > 1.2 * spoken.samples.size
+
+
+def test_phones_come_in_their_order_within_the_sound(synthesizer):
+    spoken = synthesizer.speak("mama papa", "it", Voice())
+    starts = [phone.start_s for phone in spoken.phones]
+    assert starts == sorted(starts)
+    assert 0 <= starts[0] < starts[-1] <= spoken.samples.size / SAMPLE_RATE
+    names = "".join(phone.name for phone in spoken.phones)
+    assert names.count("m") == 2
+    assert names.count("p") == 2
+
+
+def test_a_language_that_it_does_not_have_is_refused(synthesizer):
+    with pytest.raises(DataError, match=r"no voice 'xx\+m1'"):
+        synthesizer.speak("x", "xx", Voice())
+
+
+def test_sentences_are_normalised_and_each_is_there_once(tree):
+    assert sentences(tree, "es") == ["una cosa"], "and none with a digit"
+    assert "das große haus" in sentences(tree, "de")
+    assert len(sentences(tree, "en")) == len(ENGLISH)
+    assert sentences(tree, "cs") == []
+
+
+def test_a_corpus_keeps_away_from_what_is_tested_on(tree, recorded, tmp_path):
+    out = tmp_path / "corpus/synthetic.jsonl"
+    clips = synthesise(recorded, out, ["en", "de"], tree, takes=2, workers=1)
+    found = read_manifest(out, check_files=True)
+    assert found == clips
+    assert all(clip.synthetic and clip.source == "espeak" for clip in clips)
+    english = [clip for clip in clips if clip.language == "en"]
+    assert {clip.split for clip in english} == {"train"}
+    assert {clip.text for clip in english} == set(ENGLISH) - {"a small boat"}
+    assert len(english) == 2 * 5
+    german = [clip for clip in clips if clip.language == "de"]
+    splits = {clip.text: clip.split for clip in german}
+    assert len(splits) == len(GERMAN)
+    assert all(splits[clip.text] == clip.split for clip in german), "both takes of a text are in one split"
+    for clip in clips:
+        assert read_clip(clip.path).size / SAMPLE_RATE == pytest.approx(clip.seconds, abs=0.01)
+    before = {clip.path: clip.path.read_bytes() for clip in clips}
+    assert synthesise(recorded, out, ["en", "de"], tree, takes=2, workers=1) == clips
+    assert {clip.path: clip.path.read_bytes() for clip in clips} == before
+
+
+@pytest.mark.parametrize(("language", "wrong"), [("xx", "no alphabet for xx"), ("cs", "no sentences in 'cs'")])
+def test_what_cannot_be_spoken_is_refused(tree, recorded, tmp_path, language, wrong):
+    with pytest.raises(DataError, match=wrong):
+        synthesise(recorded, tmp_path / "out.jsonl", [language], tree, workers=1)

@@ -1,0 +1,96 @@
+"""wav2vec 2.0's objective: transformers' loss over our encoder's states is transformers' own loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+
+from adapters.encoder import Encoder
+from adapters.frontend import pad
+from adapters.training.objectives import Batch
+from adapters.training.objectives.contrastive import Contrastive, sample_negatives
+
+CONFIG = Wav2Vec2Config(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    conv_dim=(16,) * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=2,
+    do_stable_layer_norm=True,
+    feat_extract_norm="layer",
+    conv_bias=True,
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    feat_proj_dropout=0.0,
+    feat_quantizer_dropout=0.0,
+    layerdrop=0.0,
+    mask_time_prob=0.1,
+    num_codevectors_per_group=8,
+    codevector_dim=16,
+    proj_codevector_dim=16,
+    num_negatives=5,
+)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    rng = np.random.default_rng(0)
+    audio = pad([rng.standard_normal(8_000).astype(np.float32) for _ in range(2)])
+    masked = torch.zeros(2, 24, dtype=torch.bool)
+    masked[0, 3:13] = masked[1, 5:9] = True
+    return Batch(audio, [24, 24], [0, 1], [None, None], masked, 0)
+
+
+def test_its_loss_is_that_of_transformers(batch):
+    torch.manual_seed(0)
+    theirs = Wav2Vec2ForPreTraining(CONFIG).eval()
+    objective = Contrastive(CONFIG, 2)
+    objective.head.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("wav2vec2.")})
+    objective.head.eval()
+    found, figures = objective.loss(Encoder(theirs.wav2vec2).eval(), batch)
+    negatives = sample_negatives(batch.masked.numpy(), 5, np.random.default_rng([0, 0, 1]))
+    theirs.config.apply_spec_augment = True
+    wanted = theirs(
+        batch.audio.samples,
+        mask_time_indices=batch.masked,
+        sampled_negative_indices=torch.from_numpy(negatives),
+    )
+    assert float(found.detach()) == pytest.approx(float(wanted.loss.detach()) / 14, rel=1e-4)
+    assert figures["contrastive"] == pytest.approx(float(wanted.contrastive_loss.detach()) / 14, rel=1e-4)
+
+
+def test_nothing_of_the_encoder_trains_twice():
+    objective = Contrastive(CONFIG, 2)
+    objective._encoded.given = (Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2), pad([np.ones(800, np.float32)]))
+    names = [name for name, _ in objective.head.named_parameters()]
+    assert names
+    assert all(name.startswith(("quantizer.", "project_hid.", "project_q.")) for name in names)
+
+
+def test_gradients_reach_the_encoder_and_the_codes(batch):
+    torch.manual_seed(0)
+    encoder = Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2).train()
+    objective = Contrastive(CONFIG, 2)
+    objective.head.train()
+    loss, _ = objective.loss(encoder, batch)
+    torch.autograd.backward(loss)
+    named = {**dict(encoder.named_parameters()), **dict(objective.head.named_parameters())}
+    for name in ("model.feature_extractor.conv_layers.0.conv.weight", "quantizer.codevectors"):
+        gradient = named[name].grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+
+
+def test_negatives_are_other_masked_frames_of_the_row():
+    masked = np.zeros((3, 9), bool)
+    masked[0, [1, 4, 7]] = masked[1, 2] = True
+    found = sample_negatives(masked, 50, np.random.default_rng(0))
+    assert found.shape == (3, 9, 50)
+    assert set(found[0, 4].tolist()) == {1, 7}
+    assert set(found[0, 1].tolist()) == {4, 7}
+    assert set(found[1].ravel().tolist()) == {9 + 2}, "one masked frame has nothing to be told from"
