@@ -15,10 +15,10 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # what is checked; a folder that is not there yet is left out
 SOURCES = $(wildcard app adapters benchmarks tests)
 
-.PHONY: help install serve test check soak bench models
+.PHONY: help install serve test check soak bench bench-train models results
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## a virtual environment in .venv with the service in it
 
@@ -39,16 +39,24 @@ soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
 bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (20 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
+bench-train: $(VENV)/.installed-bench  ## training with the frozen layers' output kept, next to without, into docs/
+	$(BIN)/tongues data build --out $(CORPUS)
+	$(BIN)/python -m benchmarks.training --data $(CORPUS)/manifest.jsonl
+
 models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (four hours on 2 cores)
 	$(BIN)/tongues data build --out $(CORPUS)
 	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2
 	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2 --run runs/further \
-	  --start $(MODEL)/backbone --unit-steps 0 --ctc-steps 13000 --balance 0.2 --lr 7e-4
+	  --start $(MODEL)/backbone --route-steps 0 --ctc-steps 13000 --balance 0.2 --lr 7e-4
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang en,es,fr,it,ru,cs,nl --bottleneck 64 --steps 300 --lr 5e-4
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
 	$(BIN)/tongues languages --data $(CORPUS)/manifest.jsonl --models $(MODEL)
+
+results: $(VENV)/.installed-dev  ## the paper's experiment on the recordings, into docs/ (many hours on 2 cores; resumable)
+	$(BIN)/tongues data build --out $(CORPUS)
+	$(BIN)/tongues results --data $(CORPUS)/manifest.jsonl --models $(MODEL)
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \
@@ -61,7 +69,7 @@ $(BIN)/python:
 
 # The stamps hold what was installed from what, so that nothing is installed twice.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[beam]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -10,9 +10,11 @@ from app.commands.evaluate import evaluate_command
 from app.commands.languages import languages_command
 from app.commands.parameters import parameters_command
 from app.commands.pretrain import pretrain_command
+from app.commands.results import results_command, routes_command
 from app.commands.serve import serve_command
 from app.commands.train import train_command
 from app.commands.transcribe import transcribe_command
+from app.commands.words import words_command
 
 app = typer.Typer(
     name="tongues",
@@ -26,8 +28,11 @@ app.command("adapters")(adapters_command)
 app.add_typer(data_app)
 app.command("pretrain")(pretrain_command)
 app.command("train")(train_command)
+app.command("words")(words_command)
 app.command("languages")(languages_command)
 app.command("evaluate")(evaluate_command)
+app.command("results")(results_command)
+app.command("routes")(routes_command)
 app.command("parameters")(parameters_command)
 
 

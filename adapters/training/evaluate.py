@@ -12,6 +12,7 @@ import torch
 
 from adapters.backbone import Quantise, fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank, Seat
+from adapters.beam import BeamSearch
 from adapters.ctc import BestPath, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
@@ -66,14 +67,16 @@ def evaluate(
     telephone: bool = False,
     device: str = "cpu",
     quantise: Quantise = "none",
+    beam: bool = False,
     announce: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Rates]:
     """CER and WER a language of the adapters in ``models`` over a split of ``manifest``.
 
     ``languages``: only these, all that have an adapter otherwise; ``adapter``: this one instead of the default;
-    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first; ``quantise``:
-    the backbone, as the service would; ``announce`` is told of adapters that are left out because they cannot be worn.
-    Raises :class:`~adapters.errors.DataError` where that leaves no clip, and what registry and store raise.
+    ``sources``: only clips of these sources; ``telephone``: through an 8 kHz mu-law line first; ``quantise``: the
+    backbone, as the service would; ``beam``: as ``decode=beam`` does, with the language models that adapters bring;
+    ``announce`` is told of adapters that are left out because they cannot be worn. Raises
+    :class:`~adapters.errors.DataError` where that leaves no clip, and what registry and store raise.
     """
     if split not in SPLITS:
         raise DataError(f"{split!r} is not a split; there are {', '.join(SPLITS)}")
@@ -99,18 +102,26 @@ def evaluate(
     if not clips:
         raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}")
     bank = Bank(encoder.hidden_size, encoder.layer_count, limit=max(8, len(chosen)), device=torch.device(device))
-    candidates = {}
-    for tag, registered in chosen.items():
-        loaded = registry.load(registered)
-        candidates[tag] = Candidate(bank.seat(loaded.record.config, loaded.tensors), loaded.vocab)
-    said = hear(
+    loaded = {tag: registry.load(registered) for tag, registered in chosen.items()}
+    candidates = {tag: Candidate(bank.seat(one.record.config, one.tensors), one.vocab) for tag, one in loaded.items()}
+    paths = hear_paths(
         clips,
         candidates,
         encoder,
         bank,
         normalised=read_normalised(models / "backbone"),
         samples=(lambda clip: through_telephone(read_clip(clip.path))) if telephone else None,
+        emissions=beam,
     )
+    frame_s = encoder.geometry.hop / SAMPLE_RATE
+    said = [
+        (
+            searched([clip], [path], loaded[clip.language].beam_search, frame_s)
+            if beam
+            else greedy([clip], [path], loaded[clip.language].vocab, frame_s)
+        )[0]
+        for clip, path in zip(clips, paths, strict=True)
+    ]
     by_language: dict[str, list[Said]] = {}
     for one in said:
         by_language.setdefault(one.clip.language, []).append(one)
@@ -126,9 +137,48 @@ def hear(
     normalised: bool = True,
     samples: Callable[[Clip], np.ndarray] | None = None,
 ) -> list[Said]:
-    """Transcribe ``clips``, each in the adapter of its language, rows of all languages mixed in batches.
+    """Transcribe ``clips`` greedily; as :func:`hear_paths` otherwise."""
+    paths = hear_paths(clips, candidates, encoder, bank, normalised=normalised, samples=samples)
+    frame_s = encoder.geometry.hop / SAMPLE_RATE
+    return [
+        said
+        for clip, path in zip(clips, paths, strict=True)
+        for said in greedy([clip], [path], candidates[clip.language].vocab, frame_s)
+    ]
 
-    ``samples`` reads a clip, or changes it on the way (the telephone band, say).
+
+def greedy(clips: Sequence[Clip], paths: Sequence[BestPath], vocab: Vocab, frame_s: float) -> list[Said]:
+    """What the best paths say."""
+    return [
+        Said(clip, transcript(path, vocab, frame_s=frame_s, duration_s=clip.seconds).text)
+        for clip, path in zip(clips, paths, strict=True)
+    ]
+
+
+def searched(clips: Sequence[Clip], paths: Sequence[BestPath], search: BeamSearch, frame_s: float) -> list[Said]:
+    """What a beam search over the emissions of the paths says."""
+    return [
+        Said(clip, search.transcript(path.emissions, frame_s=frame_s, duration_s=clip.seconds).text)
+        if path.emissions is not None
+        else Said(clip, "")  # all of it is silence
+        for clip, path in zip(clips, paths, strict=True)
+    ]
+
+
+def hear_paths(
+    clips: Sequence[Clip],
+    candidates: dict[str, Candidate],
+    encoder: Encoder,
+    bank: Bank,
+    *,
+    normalised: bool = True,
+    samples: Callable[[Clip], np.ndarray] | None = None,
+    emissions: bool = False,
+) -> list[BestPath]:
+    """The path of each of ``clips`` in the adapter of its language, rows of all languages mixed in batches.
+
+    ``samples`` reads a clip, or changes it on the way (the telephone band, say). ``emissions``: with the probabilities
+    of all tokens.
     Raises :class:`~adapters.errors.DataError` for a clip that cannot be read or whose language has no candidate.
     """
     read = samples or (lambda clip: read_clip(clip.path))
@@ -148,16 +198,11 @@ def hear(
             windows = [window for _, window in loud]
             seats = [candidates[clips[index].language].seat for index, _ in loud]
             audio = recogniser.prepare(windows)
-            found = recogniser.whole(audio, windows, range(len(windows)), seats).result()
+            wanted = range(len(windows)) if emissions else ()
+            found = recogniser.whole(audio, windows, range(len(windows)), seats, wanted).result()
             for (index, window), path in zip(loud, found, strict=True):
                 paths[index][window.index] = path
-    said = []
-    for clip, found_in in zip(clips, paths, strict=True):
-        path = BestPath.join(found_in[number] for number in sorted(found_in))
-        vocab = candidates[clip.language].vocab
-        frame_s = encoder.geometry.hop / SAMPLE_RATE
-        said.append(Said(clip, transcript(path, vocab, frame_s=frame_s, duration_s=clip.seconds).text))
-    return said
+    return [BestPath.join(found[number] for number in sorted(found)) for found in paths]
 
 
 def error_rates(said: Sequence[Said]) -> Rates:

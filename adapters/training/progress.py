@@ -1,9 +1,15 @@
-"""How a long run is doing: a line on the terminal, and every figure in a JSONL file that survives it."""
+"""How a long run is doing: a line on the terminal, and every figure in a JSONL file that survives it.
+
+Where TensorBoard is installed, its curves lie beside the file.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,15 @@ from rich.console import Console
 from adapters.errors import DataError
 
 _MOST_SKIPPED = 50
+
+
+def _board(folder: Path, step: int) -> Any:
+    """What writes curves into ``folder``, which forgets what an earlier run left there after ``step``."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 class Progress:
@@ -27,8 +42,14 @@ class Progress:
         self._count = 0
         self._audio_s = 0.0
         self._skipped = 0
+        self._start = step
         self._since = time.monotonic()
         self._began = (self._since, step)
+
+    @cached_property
+    def _board(self) -> Any:
+        """Made with the first figure: of several processes one has any."""
+        return _board(self._path.parent / "tensorboard", self._start)
 
     def update(self, step: int, *, audio_s: float, **figures: float) -> None:
         """After step ``step``: the audio that it took and its figures."""
@@ -56,10 +77,22 @@ class Progress:
                 f"{self._stage}: the gradients of {self._skipped} steps in a row are no numbers; try a lower --lr"
             )
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done in here is not training, and does not count for its speed."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
+
     def note(self, step: int, **figures: Any) -> None:
         """Record figures at once."""
         line = {"stage": self._stage, "step": step, "of": self._steps, **figures}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in figures.items():
+                for part, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    self._board.add_scalar("/".join(filter(None, (self._stage, name, part))), number, step)
+            self._board.flush()
         said = "  ".join(f"{name} {value}" for name, value in figures.items())
         self._console.print(f"{self._stage} {step}/{self._steps}  {said}", highlight=False)

@@ -1,67 +1,45 @@
-"""One adapter for one language on a frozen backbone.
+"""One adapter for one language on a frozen backbone, or the baseline that it is held against, full fine-tuning.
 
-The layers below the adapted ones are the same for every step, so their output is computed once for several variations
-of each clip and kept; every step starts there. What is saved is the version with the lowest CER on the dev split, the
-start among them.
+The layers below those that train are the same for every step, so their output is computed once and kept
+(:mod:`adapters.training.trunk`). What is saved is the version with the lowest CER on the dev split, the start among
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 
-from adapters.adapter import Adapter
-from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.backbone import fingerprint, read_normalised
 from adapters.bank import Bank
-from adapters.config import AdapterConfig, Norms, top_layers
-from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language import language_tag
 from adapters.record import AdapterRecord, check_name
-from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
-from adapters.training.backbone_folder import start_head
-from adapters.training.data import AudioCache, Augmentation, epoch_batches, text_key
-from adapters.training.evaluate import Candidate, error_rates, hear
+from adapters.training.backbone_folder import start_head, write_tuned
+from adapters.training.clips import clips_for
+from adapters.training.data import AudioCache, encoded, epoch_batches, text_key
+from adapters.training.evaluate import Candidate, Rates, Said, error_rates, hear
 from adapters.training.losses import ctc_loss
-from adapters.training.manifest import Clip, read_manifest
+from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
-from adapters.training.trunk import run_trunk
+from adapters.training.train_config import TrainConfig
+from adapters.training.trainee import Trainee
+from adapters.training.trunk import Computed, Start, TrunkCache, Variations
 from adapters.vocab import Vocab
 
 _EVERY = 100
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what comes out; saved with the adapter.
-
-    ``layers``: how many layers from the top are adapted, None for the top half. ``variations``: how many variations of
-    each clip the steps draw from, the first of them the clip itself. ``sources``: train on these sources alone.
-    """
-
-    method: str = "bottleneck"
-    size: int = 32
-    layers: int | None = None
-    norms: Norms = "adapted"
-    lr: float = 2e-3
-    steps: int = 600
-    batch_s: float = 24.0
-    variations: int = 3
-    augmentation: Augmentation = field(
-        default_factory=lambda: Augmentation(speed=0.15, telephone=0.15, noise=0.15, filter=0.3)
-    )
-    sources: tuple[str, ...] = ()
-    seed: int = 0
 
 
 def train(
@@ -72,195 +50,228 @@ def train(
     config: TrainConfig | None = None,
     *,
     name: str | None = None,
+    out: Path | None = None,
     device: str = "cpu",
+    keep_trunk: bool = True,
 ) -> AdapterRecord:
-    """Train an adapter for ``language`` on ``models``/backbone, and publish it in ``models``/adapters as ``name``.
+    """Train for ``language`` on ``models``/backbone, and publish the adapter in ``models``/adapters as ``name``.
 
-    ``folder`` keeps checkpoints: the same call again goes on where the last one stopped. It becomes the default of its
-    language where it is named for it.
-    Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language, or a folder with
-    another run in it,
-    :class:`~adapters.errors.BackboneError` for a folder without a backbone.
+    Full fine-tuning makes a model folder of its own, ``out``, with the changed backbone and its head as an adapter.
+    ``folder`` keeps checkpoints: the same call again goes on where the last one stopped; and test.jsonl, what was heard
+    in the test clips. It becomes the default of its language where it is named for it. ``keep_trunk``: compute what is
+    frozen once, beside the manifest, instead of at every step. Of several processes
+    (:mod:`adapters.training.processes`, or accelerate's own launcher) each takes batches of its own.
+    Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language, a folder with
+    another run in it, or a device that is not there, :class:`~adapters.errors.BackboneError` for a folder without a
+    backbone.
     """
     config = config or TrainConfig()
     check_name(name or language)
     if language_tag(language) is None:
         raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
+    if (config.method == "full") != (out is not None):
+        raise DataError("full fine-tuning, and it alone, needs a model folder to write: give it with --out")
     if device == "cpu":
         tune_cpu()
-    bfloat16 = prefers_bfloat16(device)
-    backbone = models / "backbone"
-    encoder = load_backbone(backbone, device=device)
-    normalised = read_normalised(backbone)
-    clips = _clips(manifest, language, config)
-    vocab = Vocab.from_texts(clip.text for clip in clips["train"])
-    worn = AdapterConfig(
-        method=config.method,
-        size=config.size,
-        layers=_layers(encoder, config) if config.method != "head" else (),
-        norms=config.norms,
-        vocab_size=vocab.size,
-    )
-    torch.manual_seed(config.seed)
-    adapter = Adapter(worn, encoder.hidden_size, encoder.layer_count).to(device)
-    adapter.start_from(encoder.model.encoder.layers)
-    start_head(backbone, vocab, adapter.tensors()["head.weight"], adapter.tensors()["head.bias"])
-    cache = AudioCache(clips["train"], manifest.parent / "cache")
-    backbone_key = fingerprint(backbone)
-    made_from = {**asdict(config), "language": language, "backbone": backbone_key}
-    claim(folder, {**made_from, "data": cache.key, "texts": text_key(cache.clips)})
-    trunk = run_trunk(
-        cache,
-        encoder,
-        adapter.lowest_layer,
-        folder / "trunk.f16",
-        variations=config.variations,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        normalised=normalised,
-        bfloat16=bfloat16,
-    )
-    labels = [_labels(clip, vocab) for clip in cache.clips]
-
-    optimiser = torch.optim.AdamW(adapter.parameters(), config.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    checkpoint = folder / "checkpoint.pt"
-    step, best, best_cer = _restore(checkpoint, adapter, optimiser, device)
-    progress = Progress(folder / "progress.jsonl", language, config.steps, step, every=100)
-    if step == 0:  # with the backbone's own head for a start, it may be the best already
-        best_cer = _cer(clips["dev"], adapter, vocab, encoder, normalised)
-        progress.note(step, dev_cer=round(best_cer, 4))
-    for rows in _order(trunk.frames, len(cache), step, config):
-        if step >= config.steps:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps, 0.1)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-            logits = encoder.top(trunk.batch(rows, device), adapter)
-        frames = [int(trunk.frames[row]) for row in rows]
-        loss = ctc_loss(logits, frames, [labels[row % len(cache)] for row in rows], blank=vocab.blank)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
-        if torch.isfinite(norm):
-            optimiser.step()
-        progress.skipped(not bool(torch.isfinite(norm)))
-        step += 1
-        audio_s = sum(frames) * encoder.geometry.hop / SAMPLE_RATE
-        progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
-        if step % _EVERY == 0 or step == config.steps:
-            cer = _cer(clips["dev"], adapter, vocab, encoder, normalised)
-            progress.note(step, dev_cer=round(cer, 4))
-            if cer < best_cer:
-                best, best_cer = {k: v.detach().clone() for k, v in adapter.tensors().items()}, cer
-            _save(checkpoint, step, adapter, optimiser, best, best_cer)
-
-    published = {tensor_name: tensor.half() for tensor_name, tensor in best.items()}
-    adapter.load(published)  # what is measured is what will be served, rounding included
-    metrics = {split: _rates(clips[split], adapter, vocab, encoder, normalised) for split in ("dev", "test")}
-    return AdapterStore(models / "adapters").publish(
-        name or language,
-        published,
-        vocab,
-        language=language,
-        config=worn,
-        hidden_size=encoder.hidden_size,
-        layer_count=encoder.layer_count,
-        fingerprint=backbone_key,
-        default=name in (None, language),
-        metrics=metrics,
-        training={
-            "config": asdict(config),
-            "data": {"clips": len(cache), "seconds": round(sum(c.seconds for c in cache.clips), 1), "key": cache.key},
-            "sources": sorted({clip.source for clip in cache.clips}),
-            "parameters": parameter_count(worn, encoder.hidden_size, encoder.layer_count),
-        },
-        licence=" AND ".join(sorted({clip.licence for clip in cache.clips})),
-    )
+    elif not torch.cuda.is_available():
+        raise DataError(f"there is no GPU here for --device {device}; --device cpu trains without")
+    run = _Run(manifest, models, language, folder, config, device=device, keep_trunk=keep_trunk)
+    run.learn()
+    if run.first:
+        run.publish(name or language, out or models)
+    run.together.wait_for_everyone()
+    return AdapterStore((out or models) / "adapters").record(name or language)
 
 
-def _layers(encoder: Encoder, config: TrainConfig) -> tuple[int, ...]:
-    adapted = encoder.layer_count // 2 if config.layers is None else config.layers
-    if adapted > encoder.layer_count:
-        raise DataError(f"{adapted} layers are to be adapted, and the backbone has {encoder.layer_count}")
-    return top_layers(encoder.layer_count, adapted)
+class _Run:
+    def __init__(
+        self,
+        manifest: Path,
+        models: Path,
+        language: str,
+        folder: Path,
+        config: TrainConfig,
+        *,
+        device: str,
+        keep_trunk: bool,
+    ) -> None:
+        self.language, self.folder, self.config = language, folder, config
+        self.backbone = models / "backbone"
+        self.fingerprint = fingerprint(self.backbone)
+        self.normalised = read_normalised(self.backbone)
+        self.bfloat16 = prefers_bfloat16(device)
+        self.together = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if self.bfloat16 else "no")
+        self.device = device if device == "cpu" else str(self.together.device)
+        self.first = self.together.is_main_process
+        self.clips = clips_for(manifest, language, config)
+        self.vocab = Vocab.from_texts(clip.text for clip in self.clips["train"])
+        self.trainee = Trainee(self.backbone, config, self.vocab.size, self.device)
+        adapter = self.trainee.adapter
+        start_head(self.backbone, self.vocab, adapter.tensors()["head.weight"], adapter.tensors()["head.bias"])
+        self.cache = AudioCache(self.clips["train"], manifest.parent / "cache")
+        self.labels = encoded(self.cache, self.vocab, self.trainee.encoder.geometry)
+        made_from = {**asdict(config), "language": language, "backbone": self.fingerprint}
+        made_from |= {"data": self.cache.key, "texts": text_key(self.cache.clips)}
+        claim(folder, {**made_from, "processes": self.together.num_processes}, rank=self.together.process_index)
+        self.start = self._start(manifest.parent / "cache" if keep_trunk else None)
+        self.best: dict[str, Tensor] = {}
 
+    def _start(self, kept: Path | None) -> Start:
+        config, encoder = self.config, self.trainee.encoder
+        variations = Variations(self.cache, config.variations, config.augmentation, config.seed)
+        layer = self.trainee.layer
+        if kept is None or layer < 0:
+            return Computed(variations, encoder, max(layer, 0), normalised=self.normalised)
+        cache = TrunkCache(
+            kept, variations, encoder, self.fingerprint, normalised=self.normalised, bfloat16=self.bfloat16
+        )
+        with self.together.main_process_first():
+            return cache.below(layer)
 
-def _clips(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:
-    every = read_manifest(manifest)
-    spoken = {clip.language for clip in every}
-    clips = [clip for clip in every if clip.language == language]
-    if not clips:
-        raise DataError(f"{manifest}: no clips of {language!r}; there are {', '.join(sorted(spoken))}")
-    found: dict[str, list[Clip]] = {"train": [], "dev": [], "test": []}
-    for clip in clips:
-        if not config.sources or clip.source in config.sources:
-            found[clip.split].append(clip)
-    for split, some in found.items():
-        if not some:
-            of = f" from {', '.join(config.sources)}" if config.sources else ""
-            raise DataError(f"{manifest}: no {split} clips of {language!r}{of}; train, dev and test each need some")
-    return found
-
-
-def _labels(clip: Clip, vocab: Vocab) -> list[int]:
-    try:
-        return vocab.encode(clip.text)
-    except DataError as error:
-        raise DataError(f"{clip.path}: {error}") from error
-
-
-def _order(frames: np.ndarray, clip_count: int, start: int, config: TrainConfig) -> Iterator[list[int]]:
-    """Batches of rows of the trunk from step ``start`` on: each epoch draws one variation of every clip."""
-    step = epoch = 0
-    while True:
-        rng = np.random.default_rng([config.seed, epoch])
-        rows = np.arange(clip_count) + clip_count * rng.integers(0, config.variations, clip_count)
-        lengths = [int(frames[row]) for row in rows]
-        for batch in epoch_batches(lengths, int(config.batch_s * 50), seed=config.seed, epoch=epoch):
-            if step >= start:
-                yield [int(rows[i]) for i in batch]
+    def learn(self) -> None:
+        """All steps that are left."""
+        config, trainee, together = self.config, self.trainee, self.together
+        optimiser: Any = torch.optim.AdamW(trainee.trained, config.lr, betas=(0.9, 0.98), weight_decay=0.01)
+        step, best_cer, looks = self._restore(optimiser)
+        model, optimiser = together.prepare(trainee, optimiser)
+        progress = Progress(self.folder / "progress.jsonl", self.language, config.steps, step, every=100)
+        if step == 0:  # with the backbone's own head for a start, it may be the best already
+            best_cer = self._cer()
+            if self.first:
+                progress.note(step, dev_cer=round(best_cer, 4))
+        for rows in self._order(step):
+            if step >= config.steps or (config.patience is not None and looks >= config.patience):
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * schedule(step, config.steps, 0.1)
+            trainee.train(True)
+            with together.autocast():
+                logits = model(self.start.batch(rows))
+            trainee.train(False)
+            frames = [int(self.start.frames[row]) for row in rows]
+            labels = [self.labels[row % len(self.cache)] for row in rows]
+            loss = ctc_loss(logits, frames, labels, blank=self.vocab.blank)
+            optimiser.zero_grad()
+            together.backward(loss)
+            norm = together.clip_grad_norm_(trainee.trained, 1.0)
+            finite = norm is not None and bool(torch.isfinite(norm))
+            if finite:
+                optimiser.step()
             step += 1
-        epoch += 1
+            if self.first:
+                progress.skipped(not finite)
+                audio_s = together.num_processes * sum(frames) * trainee.encoder.geometry.hop / SAMPLE_RATE
+                progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
+            if step % _EVERY == 0 or step == config.steps:
+                with progress.paused():
+                    cer = self._cer()
+                looks += 1
+                if cer < best_cer:
+                    self.best, best_cer, looks = _copy(trainee.tensors()), cer, 0
+                if self.first:
+                    progress.note(step, dev_cer=round(cer, 4))
+                    self._save(step, optimiser, best_cer, looks)
+        together.wait_for_everyone()
+
+    def _order(self, start: int) -> Iterator[list[int]]:
+        """This process's batches of rows from step ``start`` on: each epoch draws one variation of every clip."""
+        config, together = self.config, self.together
+        count, number, epoch = len(self.cache), 0, 0
+        while True:
+            rng = np.random.default_rng([config.seed, epoch])
+            rows = np.arange(count) + count * rng.integers(0, config.variations, count)
+            lengths = [int(self.start.frames[row]) for row in rows]
+            longest = int(config.batch_s * 50 / together.num_processes)
+            for batch in epoch_batches(lengths, longest, seed=config.seed, epoch=epoch):
+                step, process = divmod(number, together.num_processes)
+                if step >= start and process == together.process_index:
+                    yield [int(rows[i]) for i in batch]
+                number += 1
+            epoch += 1
+
+    def publish(self, name: str, models: Path) -> None:
+        """What was best, rounded to half precision, measured and published in ``models``."""
+        trainee, config = self.trainee, self.config
+        adapter, encoder = trainee.adapter, trainee.encoder
+        trainee.load({key: tensor.half() for key, tensor in self.best.items()})  # what is measured is what is served
+        metrics = {"dev": self._rates(self.clips["dev"])}
+        said = self._hear(self.clips["test"])
+        metrics["test"] = _told(error_rates(said))
+        lines = ({"text": one.clip.text, "heard": one.heard, "seconds": one.clip.seconds} for one in said)
+        write_json_lines(self.folder / "test.jsonl", lines)
+        known_by = self.fingerprint
+        if config.method == "full":
+            write_tuned(models / "backbone", self.backbone, encoder)
+            known_by = fingerprint(models / "backbone")
+        AdapterStore(models / "adapters").publish(
+            name,
+            {key: tensor.detach().half() for key, tensor in adapter.tensors().items()},
+            self.vocab,
+            language=self.language,
+            config=adapter.config,
+            hidden_size=encoder.hidden_size,
+            layer_count=encoder.layer_count,
+            fingerprint=known_by,
+            default=name == self.language,
+            metrics=metrics,
+            training={
+                "config": asdict(config),
+                "data": {
+                    "clips": len(self.cache),
+                    "seconds": round(sum(clip.seconds for clip in self.cache.clips), 1),
+                    "key": self.cache.key,
+                },
+                "sources": sorted({clip.source for clip in self.cache.clips}),
+                **trainee.counts,
+            },
+            licence=" AND ".join(sorted({clip.licence for clip in self.cache.clips})),
+            synthetic=any(clip.synthetic for clip in self.cache.clips),
+        )
+
+    def _cer(self) -> float:
+        return self._rates(self.clips["dev"])["cer"]
+
+    def _rates(self, clips: list[Clip]) -> dict[str, float]:
+        return _told(error_rates(self._hear(clips)))
+
+    def _hear(self, clips: list[Clip]) -> list[Said]:
+        """Through a bank of its own, as it will be served."""
+        encoder, adapter = self.trainee.encoder, self.trainee.adapter
+        bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1, device=torch.device(self.device))
+        seat = bank.seat(adapter.config, {name: tensor.detach() for name, tensor in adapter.tensors().items()})
+        candidates = {clips[0].language: Candidate(seat, self.vocab)}
+        return hear(clips, candidates, encoder, bank, normalised=self.normalised)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _save(self, step: int, optimiser: torch.optim.Optimizer, best_cer: float, looks: int) -> None:
+        state = {
+            "step": step,
+            "trained": _copy(self.trainee.tensors()),
+            "optimiser": optimiser.state_dict(),
+            "best": self.best,
+            "best_cer": best_cer,
+            "looks": looks,
+        }
+        save_checkpoint(self._checkpoint, state)
+
+    def _restore(self, optimiser: torch.optim.Optimizer) -> tuple[int, float, int]:
+        """The step to go on from, the lowest CER until then, and the looks at the dev split since."""
+        state = load_checkpoint(self._checkpoint, self.device)
+        if state is None:
+            self.best = _copy(self.trainee.tensors())
+            return 0, float("inf"), 0
+        self.trainee.load(state["trained"])
+        optimiser.load_state_dict(state["optimiser"])
+        self.best = state["best"]
+        return int(state["step"]), float(state["best_cer"]), int(state["looks"])
 
 
-def _cer(clips: list[Clip], adapter: Adapter, vocab: Vocab, encoder: Encoder, normalised: bool) -> float:
-    return _rates(clips, adapter, vocab, encoder, normalised)["cer"]
-
-
-def _rates(clips: list[Clip], adapter: Adapter, vocab: Vocab, encoder: Encoder, normalised: bool) -> dict[str, float]:
-    """Through a bank of its own, as it will be served."""
-    device = next(encoder.parameters()).device
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1, device=device)
-    seat = bank.seat(adapter.config, {name: tensor.detach() for name, tensor in adapter.tensors().items()})
-    candidates = {clips[0].language: Candidate(seat, vocab)}
-    rates = error_rates(hear(clips, candidates, encoder, bank, normalised=normalised))
+def _told(rates: Rates) -> dict[str, float]:
     return {"cer": round(rates.cer, 4), "wer": round(rates.wer, 4)}
 
 
-def _save(
-    path: Path,
-    step: int,
-    adapter: Adapter,
-    optimiser: torch.optim.Optimizer,
-    best: dict[str, Tensor],
-    best_cer: float,
-) -> None:
-    state = {
-        "step": step,
-        "adapter": adapter.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "best": best,
-        "best_cer": best_cer,
-    }
-    save_checkpoint(path, state)
-
-
-def _restore(
-    path: Path, adapter: Adapter, optimiser: torch.optim.Optimizer, device: str
-) -> tuple[int, dict[str, Tensor], float]:
-    state = load_checkpoint(path, device)
-    if state is None:
-        return 0, {name: tensor.detach().clone() for name, tensor in adapter.tensors().items()}, float("inf")
-    adapter.load_state_dict(state["adapter"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"]), state["best"], float(state["best_cer"])
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -19,6 +19,9 @@ def evaluate_command(
     adapter: Annotated[str | None, typer.Option(help="Use this adapter, whatever is the language's default.")] = None,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
     telephone: Annotated[bool, typer.Option(help="Send every clip through an 8 kHz mu-law line first.")] = False,
+    decode: Annotated[
+        Literal["greedy", "beam"], typer.Option(help="greedy, or beam: with the adapters' language models.")
+    ] = "greedy",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     quantise: Annotated[
@@ -45,6 +48,7 @@ def evaluate_command(
             telephone=telephone,
             device=device,
             quantise=quantise,
+            beam=decode == "beam",
             announce=lambda line: typer.echo(line, err=True),
         )
     mean_cer = sum(rate.cer for rate in rates.values()) / len(rates)

@@ -14,43 +14,71 @@ def train_command(
     lang: Annotated[str, typer.Option(help="Language tags, separated by commas.")],
     name: Annotated[str | None, typer.Option(help="Name of the adapter; the language, if left out.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder for checkpoints; runs/MODEL, if left out.")] = None,
+    method: Annotated[
+        str, typer.Option(help="bottleneck (the paper's), lora, head (nothing inside the layers), or full fine-tuning.")
+    ] = "bottleneck",
     bottleneck: Annotated[int, typer.Option(min=1, help="Width of the bottleneck.")] = 32,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 8,
     layers: Annotated[
-        int | None, typer.Option(min=0, help="Adapted layers from the top; the top half, if left out.")
+        int | None, typer.Option(min=0, help="Layers from the top; the top half, if left out, or all with full.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Model folder that full fine-tuning writes.")] = None,
     norms: Annotated[str, typer.Option(help="Trained layer norms: none, adapted or all.")] = "adapted",
     steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 600,
-    lr: Annotated[float, typer.Option(help="Highest learning rate; 1e-3 to 3e-3 suits adapters.")] = 2e-3,
+    lr: Annotated[
+        float, typer.Option(help="Highest learning rate; 1e-3 to 3e-3 suits adapters, 1e-4 full fine-tuning.")
+    ] = 2e-3,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="End after so many looks at the dev split, 100 updates apart, in vain.")
+    ] = None,
+    keep_trunk: Annotated[
+        bool, typer.Option(help="Compute what is frozen once and keep it beside the manifest.")
+    ] = True,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Train on so much of the clips at most.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores or GPUs.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train and publish an adapter for each language; started again, it goes on where it stopped."""
+    from functools import partial
     from typing import cast
 
     from adapters.config import Norms
     from adapters.errors import DataError
-    from adapters.training.train import TrainConfig, train
+    from adapters.store import AdapterStore
+    from adapters.training.processes import run_processes
+    from adapters.training.train import train
+    from adapters.training.train_config import METHODS, TrainConfig
     from app.commands.console import errors_told
 
     tags = [tag.strip() for tag in lang.split(",") if tag.strip()]
     with errors_told():
         if norms not in ("none", "adapted", "all"):
             raise DataError(f"--norms takes none, adapted or all, not {norms!r}")
+        if method not in METHODS:
+            raise DataError(f"--method takes one of {', '.join(METHODS)}, not {method!r}")
         if name is not None and len(tags) != 1:
             raise DataError("--name goes with one language; without it each adapter is named for its language")
+        if out is not None and len(tags) != 1:
+            raise DataError("--out goes with one language: full fine-tuning makes a model of its own for each")
         config = TrainConfig(
-            size=bottleneck,
+            method=method,
+            size=rank if method == "lora" else bottleneck,
             layers=layers,
             norms=cast(Norms, norms),
             steps=steps,
             lr=lr,
             sources=tuple(s.strip() for s in source.split(",") if s.strip()),
+            minutes=minutes,
+            patience=patience,
             seed=seed,
         )
         for tag in tags:
             adapter = name or tag
             folder = (run or Path("runs") / models.name) / adapter
-            record = train(data, models, tag, folder, config, name=adapter, device=device)
+            told = partial(train, name=adapter, out=out, device=device, keep_trunk=keep_trunk)
+            run_processes(told, (data, models, tag, folder, config), processes)
+            record = AdapterStore((out or models) / "adapters").record(adapter)
             rates = record.metrics["test"]
             typer.echo(f"{record.name} {record.version}: test CER {rates['cer']:.1%}, WER {rates['wer']:.1%}")

@@ -8,6 +8,9 @@ import pytest
 
 from benchmarks.backbones import SHIPPED, AdapterSize, make_model
 from benchmarks.systems import SystemSpec
+from tests.adapters.training.conftest import tones, trained
+
+__all__ = ["tones", "trained"]  # fixtures
 
 ADAPTERS = 3
 SIZE = AdapterSize(8, 2)

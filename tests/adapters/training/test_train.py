@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -15,9 +17,10 @@ from adapters.store import AdapterStore
 from adapters.training import train as module
 from adapters.training.data import Augmentation
 from adapters.training.evaluate import evaluate
-from adapters.training.manifest import read_manifest, write_manifest
+from adapters.training.manifest import Clip, Split, read_manifest, write_manifest
 from adapters.training.run_folder import load_checkpoint
-from adapters.training.train import TrainConfig, train
+from adapters.training.train import train
+from adapters.training.train_config import TrainConfig
 from adapters.vocab import Vocab
 from tests.adapters.training.killed import counted_steps, killed_at
 from tests.adapters.training.tones import write_corpus
@@ -25,14 +28,6 @@ from tests.adapters.training.tones import write_corpus
 SHORT = TrainConfig(
     size=4, steps=8, lr=3e-3, batch_s=8.0, variations=2, augmentation=Augmentation(speed=0.1, noise=0.5, filter=0.5)
 )
-
-
-@pytest.fixture
-def models(trained, tmp_path):
-    """The tiny backbone without adapters."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "backbone").symlink_to(trained.models / "backbone")
-    return tmp_path / "models"
 
 
 def test_it_learns(trained):
@@ -86,13 +81,13 @@ def test_the_published_adapter_loads_and_has_the_rates_of_its_record(trained):
 def test_what_is_measured_is_what_is_stored(tones, models, tmp_path, monkeypatch):
     """Rounding to half precision comes before the rates, not after."""
     measured = []
-    rates = module._rates
+    hear = module._Run._hear
 
-    def watched(clips, adapter, *rest):
-        measured.append({name: tensor.detach().clone() for name, tensor in adapter.tensors().items()})
-        return rates(clips, adapter, *rest)
+    def watched(run, clips):
+        measured.append({name: tensor.detach().clone() for name, tensor in run.trainee.adapter.tensors().items()})
+        return hear(run, clips)
 
-    monkeypatch.setattr(module, "_rates", watched)
+    monkeypatch.setattr(module._Run, "_hear", watched)
     record = train(tones, models, "es", tmp_path / "run", SHORT)
     stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors
     for name, tensor in measured[-1].items():
@@ -154,11 +149,11 @@ def test_the_best_on_dev_is_kept_not_the_last(tones, models, tmp_path, monkeypat
     looks = iter([0.1 if look == best else 0.5 - 0.05 * look for look in range(5)])
     seen = []
 
-    def made_up(clips, adapter, *rest):
-        seen.append(adapter.tensors()["head.weight"].detach().clone())
+    def made_up(run):
+        seen.append(run.trainee.adapter.tensors()["head.weight"].detach().clone())
         return next(looks)
 
-    monkeypatch.setattr(module, "_cer", made_up)
+    monkeypatch.setattr(module._Run, "_cer", made_up)
     record = train(tones, models, "es", tmp_path / "run", SHORT)
     stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors["head.weight"]
     assert torch.equal(stored, seen[best].half())
@@ -184,6 +179,38 @@ def test_the_head_starts_as_the_backbones_for_the_letters_that_it_knows(tones, m
 def test_corpora_without_usable_clips_are_refused(tones, models, tmp_path, language, config, wrong):
     with pytest.raises(DataError, match=wrong):
         train(tones, models, language, tmp_path / "run", config)
+
+
+@pytest.mark.parametrize(
+    ("damage", "wrong"),
+    [
+        ("gone", r"manifest\.jsonl:2: .*a\.flac: listed in the manifest, but there is no such file"),
+        ("rate", r"manifest\.jsonl:2: .*a\.flac: 8000 Hz, 1 channels; a corpus is 16000 Hz"),
+        ("long text", r"manifest\.jsonl:2: .*: a text that needs 400 frames, in a clip of 49 \(and 1 more"),
+        ("delimiter", r"'\|' parts words in a vocabulary"),
+        ("single", r"no dev clips of 'es'; train, dev and test each need some"),
+    ],
+)
+def test_a_bad_clip_is_refused_by_its_line(models, tmp_path, damage, wrong):
+    def clip(name: str, text: str = "ae io", split: Split = "train") -> Clip:
+        samples = np.random.default_rng(0).standard_normal(16_000) * 0.1
+        soundfile.write(tmp_path / name, samples, 8_000 if (damage, name) == ("rate", "a.flac") else 16_000)
+        return Clip(tmp_path / name, 1.0, text, "es", "odd", "CC0-1.0", split)
+
+    text = {"long text": "ae " * 133 + "i", "delimiter": "a|e"}.get(damage, "ae io")
+    clips = [clip("good.flac"), clip("a.flac", text), clip("b.flac", text)]
+    if damage != "single":
+        clips += [clip("d.flac", split="dev"), clip("t.flac", split="test")]
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    if damage == "gone":
+        (tmp_path / "a.flac").unlink()
+    with pytest.raises(DataError, match=wrong):
+        train(tmp_path / "manifest.jsonl", models, "es", tmp_path / "run", SHORT)
+
+
+def test_two_minutes_of_a_language_will_do(tones, models, tmp_path):
+    record = train(tones, models, "es", tmp_path / "run", replace(SHORT, minutes=0.2))
+    assert record.training["data"]["seconds"] <= 12
 
 
 def test_a_folder_without_a_backbone_is_refused(tones, tmp_path):

@@ -1,0 +1,185 @@
+"""Ways to a small backbone, at equal compute: what adapters make of each.
+
+A route is what comes before the letters (:mod:`adapters.training.objectives`), or nothing; each is tried with its own
+learning rates, with a CTC stage after it and, as in the paper, without, for as many updates in all. Then adapters in
+all layers are trained on it, as everywhere else. Resumable, as :mod:`adapters.training.results`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from adapters.training.manifest import read_json_lines, write_json_lines
+from adapters.training.pretrain import pretrain
+from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig
+from adapters.training.processes import run_processes
+from adapters.training.results import apart
+from adapters.training.results_grid import Trial
+from adapters.training.train_config import TrainConfig
+
+ROUTES: tuple[Stage | None, ...] = ("units", "contrastive", "phones", None)
+RATES = (5e-4, 1e-3)
+_NAMES = {
+    "units": "masked units (HuBERT)",
+    "contrastive": "contrastive (wav2vec 2.0)",
+    "phones": "phones of a synthesizer",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One backbone to make: ``updates`` of the route, then of CTC. ``batch_s``: seconds of audio an update."""
+
+    route: Stage | None
+    updates: tuple[int, int]
+    batch_s: float
+    lr: float
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its folder's, and says all that sets it apart."""
+        first, ctc = self.updates
+        return f"{self.route or 'nothing'}-{first}-ctc{ctc}-{self.batch_s:g}s-lr{self.lr:g}-seed{self.seed}"
+
+    def config(self, usual: PretrainConfig) -> PretrainConfig:
+        first, ctc = self.updates
+        stages: dict[Stage, StageConfig] = {}
+        if self.route is not None:
+            stages[self.route] = replace(STAGE[self.route], steps=first, batch_s=self.batch_s, lr=self.lr)
+        stages["ctc"] = replace(STAGE["ctc"], steps=ctc, batch_s=self.batch_s, lr=self.lr)
+        return replace(usual, stages=stages, seed=self.seed, also_share=0.0)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a way: ``seconds`` of pretraining, and CER on dev and test of adapters for each language."""
+
+    way: str
+    route: str | None
+    updates: tuple[int, int]
+    lr: float
+    seed: int
+    audio_s: float
+    seconds: float
+    dev_cer: dict[str, float]
+    cer: dict[str, float]
+
+
+def ways(first: int, ctc: int, batch_s: float, routes: Iterable[Stage | None] = ROUTES) -> list[Way]:
+    """Every route with each learning rate, before CTC and, but for nothing, alone."""
+    found = []
+    for route in routes:
+        splits = [(0, first + ctc)] if route is None else [(first, ctc), (first + ctc, 0)]
+        found += [Way(route, updates, batch_s, lr) for updates in splits for lr in RATES]
+    return found
+
+
+def run_ways(
+    wanted: Sequence[Way],
+    manifest: Path,
+    also: Path | None,
+    folder: Path,
+    notebook: Path,
+    adapters: TrainConfig,
+    *,
+    usual: PretrainConfig | None = None,
+    languages: Sequence[str] = ("cs", "fr"),
+    processes: int = 1,
+    device: str = "cpu",
+    announce: Callable[[str], None] = lambda line: None,
+    on_made: Callable[[list[Made]], None] = lambda made: None,
+) -> list[Made]:
+    """Run what ``notebook`` has no line of, runs in ``folder``; all lines of ``wanted``.
+
+    ``also``: a manifest of synthetic speech, which the route of phones learns from. ``adapters``: how they are trained.
+    Raises what pretraining and training raise.
+    """
+    lines = [line for _, line in read_json_lines(notebook)] if notebook.exists() else []
+    made = [Made(**{**line, "updates": tuple(line["updates"])}) for line in lines if isinstance(line, dict)]
+    for number, way in enumerate(wanted, start=1):
+        if way.name in {one.way for one in made}:
+            continue
+        announce(f"{number}/{len(wanted)} {way.name}")
+        run = folder / way.name
+        config = way.config(usual or PretrainConfig())
+        began = time.monotonic()
+        source = also if way.route == "phones" else None
+        run_processes(pretrain, (manifest, run / "run", run / "model/backbone", config, device, source), processes)
+        seconds = time.monotonic() - began
+        dev_cer, cer = {}, {}
+        for language in languages:
+            outcome = apart(Trial(language, adapters), manifest, run / "model", run / "trials", device)
+            dev_cer[language], cer[language] = outcome.dev_cer, outcome.cer
+        made.append(
+            Made(
+                way=way.name,
+                route=way.route,
+                updates=way.updates,
+                lr=way.lr,
+                seed=way.seed,
+                audio_s=sum(way.updates) * way.batch_s,
+                seconds=round(_seconds(run / "run", seconds), 1),
+                dev_cer=dev_cer,
+                cer=cer,
+            )
+        )
+        write_json_lines(notebook, (asdict(one) for one in made))
+        shutil.rmtree(run, ignore_errors=True)
+        on_made(made)
+    return [one for way in wanted for one in made if one.way == way.name]
+
+
+def _seconds(run: Path, since: float) -> float:
+    """Of all sittings: audio over speed, as the run's log has it; since the start of this one, where that has
+    nothing."""
+    speeds: dict[str, list[tuple[int, float]]] = {}
+    path = run / "progress.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        told = json.loads(line)
+        if "x_real_time" in told:
+            speeds.setdefault(told["stage"], []).append((told["step"], told["x_real_time"]))
+    if not speeds:
+        return since
+    batch_s = json.loads((run / "run.json").read_text())["stages"]
+    total = 0.0
+    for stage, found in speeds.items():
+        before = 0
+        for step, speed in found:
+            total += (step - before) * batch_s[stage]["batch_s"] / max(speed, 1e-3)
+            before = step
+    return total
+
+
+def table(made: Iterable[Made]) -> str:
+    """Markdown: each route at its better learning rate."""
+    best: dict[tuple[str | None, int], Made] = {}
+    for one in sorted(made, key=lambda one: _mean(one.dev_cer)):
+        best.setdefault((one.route, one.updates[0]), one)
+    lines = [
+        "| what comes before the letters | updates, then of CTC | learning rate | hours of audio | minutes |"
+        " dev CER after adapters | test CER |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in best.values():
+        first, ctc = one.updates
+        name = "nothing" if one.route is None else _NAMES[one.route]
+        lines.append(
+            f"| {name} | {first}, {ctc} | {one.lr:g} | {one.audio_s / 3600:.1f} | {one.seconds / 60:.0f} |"
+            f" {_told(one.dev_cer)} | {_told(one.cer)} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(rates: dict[str, float]) -> float:
+    return sum(rates.values()) / len(rates)
+
+
+def _told(rates: dict[str, float]) -> str:
+    each = ", ".join(f"{language} {100 * rate:.1f}" for language, rate in rates.items())
+    return f"{100 * _mean(rates):.1f} ({each})"

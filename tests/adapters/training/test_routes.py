@@ -1,0 +1,77 @@
+"""Ways to a backbone: what is compared, that it goes on where it stopped, and what the table says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from adapters.training import routes as module
+from adapters.training.pretrain_config import PretrainConfig
+from adapters.training.results import run_trial
+from adapters.training.routes import Made, Way, run_ways, table, ways
+from tests.adapters.training.test_methods import SHORT
+from tests.adapters.training.tones import SHAPE
+
+
+def test_every_route_has_the_same_updates_with_ctc_and_without():
+    found = ways(300, 600, 24.0)
+    assert {sum(way.updates) for way in found} == {900}
+    assert {way.route for way in found} == {"units", "contrastive", "phones", None}
+    assert {way.updates for way in found if way.route} == {(300, 600), (900, 0)}
+    assert len({way.name for way in found}) == len(found) == 2 * 7
+    config = found[0].config(PretrainConfig())
+    assert [(name, stage.steps, stage.lr) for name, stage in config.stages.items()] == [
+        ("units", 300, found[0].lr),
+        ("ctc", 600, found[0].lr),
+    ]
+
+
+def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "apart", run_trial)
+    wanted = [Way("units", (2, 2), 8.0, 3e-3), Way(None, (0, 4), 8.0, 3e-3)]
+    told: list[str] = []
+
+    def stops(line):
+        told.append(line)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    run = partial(
+        run_ways,
+        wanted,
+        tones,
+        None,
+        tmp_path / "runs",
+        tmp_path / "routes.jsonl",
+        replace(SHORT, steps=2, layers=2),
+        usual=PretrainConfig(shape=SHAPE, units=8),
+        languages=("es",),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(announce=stops)
+    told.clear()
+    made = run(announce=told.append)
+    assert [line.split()[-1] for line in told] == [wanted[1].name]
+    assert [one.way for one in made] == [way.name for way in wanted]
+    assert all(one.audio_s == 32 and one.seconds > 0 and one.cer.keys() == {"es"} for one in made)
+    assert not list((tmp_path / "runs").iterdir()), "backbones are not kept"
+    again = run(announce=told.append)
+    assert again == made
+    assert len(told) == 1
+
+
+def test_the_table_takes_the_better_learning_rate():
+    def made(route, updates, lr, cer):
+        return Made(
+            f"{route}{lr}", route, updates, lr, 0, 7200.0, 600.0, {"cs": cer, "fr": cer + 0.02}, {"cs": 0.5, "fr": 0.7}
+        )
+
+    told = table([made("units", (3, 6), 5e-4, 0.4), made("units", (3, 6), 1e-3, 0.3), made(None, (0, 9), 1e-3, 0.6)])
+    rows = told.splitlines()[2:]
+    assert rows[0] == (
+        "| masked units (HuBERT) | 3, 6 | 0.001 | 2.0 | 10 | 31.0 (cs 30.0, fr 32.0) | 60.0 (cs 50.0, fr 70.0) |"
+    )
+    assert rows[1].startswith("| nothing | 0, 9 |")
+    assert len(rows) == 2

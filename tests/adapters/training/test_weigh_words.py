@@ -1,0 +1,52 @@
+"""A language model for an adapter: weighed on dev, published with it, and found by who serves it."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.errors import DataError
+from adapters.language_model import LanguageModel, estimate
+from adapters.store import AdapterStore
+from adapters.training.manifest import read_manifest, write_manifest
+from adapters.training.train import train
+from adapters.training.weigh_words import ALPHAS, BETAS, add_language_model
+from tests.adapters.training.test_methods import SHORT
+
+
+@pytest.fixture
+def spoken(tones, models, tmp_path):
+    train(tones, models, "es", tmp_path / "run", SHORT)
+    return models
+
+
+def test_a_model_is_weighed_and_published(tones, spoken):
+    store = AdapterStore(spoken / "adapters")
+    before = store.record("es")
+    texts = [clip.text for clip in read_manifest(tones) if clip.language == "es" and clip.split == "train"]
+    tried: list[str] = []
+    found = add_language_model(spoken, tones, "es", texts, announce=tried.append)
+    assert len(tried) == len(ALPHAS) * len(BETAS)
+    assert store.record("es") == found.record
+    assert found.record.version != before.version
+    loaded = store.load(found.record, hidden_size=32, layer_count=2)
+    assert loaded.language_model == LanguageModel(estimate(texts), found.alpha, found.beta)
+    assert found.record.metrics["test"] == before.metrics["test"]
+    assert found.record.metrics["test, beam"]["wer"] == pytest.approx(found.rates["test"][1].wer, abs=1e-4)
+    assert found.rates["test"][0].cer == pytest.approx(before.metrics["test"]["cer"], abs=1e-4)
+    dev = [float(line.split("WER ")[1].split("%")[0]) for line in tried]
+    assert 100 * found.rates["dev"][1].wer == pytest.approx(min(dev), abs=0.06)
+
+
+def test_a_model_that_somebody_else_made(tones, spoken):
+    arpa = estimate(["ae io"], 2)
+    record = add_language_model(spoken, tones, "es", arpa).record
+    assert record.files["language_model"].size_bytes == len(arpa)
+    with pytest.raises(DataError, match="ARPA"):
+        add_language_model(spoken, tones, "es", b"words")
+
+
+def test_without_dev_clips_nothing_can_be_weighed(tones, spoken, tmp_path):
+    clips = [clip for clip in read_manifest(tones) if clip.split == "test"]
+    write_manifest(tmp_path / "manifest.jsonl", clips)
+    with pytest.raises(DataError, match="no dev clips of 'es'"):
+        add_language_model(spoken, tmp_path / "manifest.jsonl", "es", ["a"])
