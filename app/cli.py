@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from app.commands.adapters import adapters_command
+from app.commands.console import errors_told
 from app.commands.data import data_app
 from app.commands.evaluate import evaluate_command
 from app.commands.languages import languages_command
@@ -37,8 +40,12 @@ app.command("parameters")(parameters_command)
 
 
 def main() -> None:
-    """The entry point of the distribution."""
-    app()
+    """The entry point of the distribution. What a command needs and is not installed is told like any other error."""
+    try:
+        with errors_told():
+            app()
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from adapters.backbone import fingerprint, read_normalised
@@ -38,6 +37,11 @@ from adapters.training.train_config import TrainConfig
 from adapters.training.trainee import Trainee
 from adapters.training.trunk import Computed, Start, TrunkCache, Variations
 from adapters.vocab import Vocab
+
+try:
+    from accelerate import Accelerator
+except ModuleNotFoundError as error:
+    raise DataError(f"training needs {error.name}: pip install 'tongues[train]'") from error
 
 _EVERY = 100
 

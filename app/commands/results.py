@@ -82,6 +82,7 @@ def routes_command(
 
     Started again, it goes on where it stopped.
     """
+    from adapters.training.pretrain_config import PretrainConfig
     from adapters.training.routes import ROUTES, Made, run_ways, table, ways
     from adapters.training.train_config import TrainConfig
     from app.commands.console import errors_told
@@ -100,7 +101,7 @@ def routes_command(
             also,
             run,
             out / "routes.jsonl",
-            TrainConfig(size=64, layers=None, steps=steps, lr=2e-3),
+            TrainConfig(size=64, layers=PretrainConfig().shape.layers, steps=steps, lr=2e-3),
             languages=[tag.strip() for tag in lang.split(",") if tag.strip()],
             processes=processes,
             device=device,
