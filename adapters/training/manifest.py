@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -187,3 +188,12 @@ def read_manifest(path: Path, *, check_files: bool = False) -> list[Clip]:
     if not clips:
         raise DataError(f"{path}: no clips in it")
     return clips
+
+
+def clips_key(clips: Iterable[Clip]) -> str:
+    """Which clips these are, in any order and wherever they lie, as 16 hex digits: what results of them stand on."""
+    told = sorted(
+        "\0".join((clip.path.name, clip.language, clip.source, clip.split, clip.text, f"{clip.seconds:.3f}"))
+        for clip in clips
+    )
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from adapters.backbone import fingerprint, read_config
 from adapters.training.bootstrap import Edits
-from adapters.training.manifest import read_json_lines, read_manifest, write_json_lines
+from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.results_grid import Trial, trials, tuning
 from adapters.training.train import train
 from adapters.training.train_config import TrainConfig
@@ -30,22 +30,31 @@ from adapters.training.train_config import TrainConfig
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial came to, ``on`` a backbone beside the main one, if it says so. ``seconds``: of training alone;
-    ``peak_bytes``: of its process. ``edits``: of each test clip, characters, their number, words, their number."""
+    """What one trial came to, ``on`` a backbone beside the main one, if it says so. ``data``: which clips there were
+    (:func:`~adapters.training.manifest.clips_key`). ``seconds``: of training alone; ``peak_bytes``: of its process.
+    ``edits``: of each test clip, characters, their number, words, their number."""
 
     trial: str
     language: str
     config: dict[str, Any]
     backbone: str
+    data: str
     parameters: int
     percent: float
     dev_cer: float
-    cer: float
-    wer: float
     seconds: float
     peak_bytes: int
-    edits: list[tuple[int, int, int, int]] = field(default_factory=list)
+    edits: list[tuple[int, int, int, int]]
     on: str = ""
+
+    @property
+    def cer(self) -> float:
+        """Of the test clips, pooled, as a fraction."""
+        return self.characters.rate
+
+    @property
+    def wer(self) -> float:
+        return self.words.rate
 
     @property
     def characters(self) -> Edits:
@@ -61,18 +70,19 @@ class Outcome:
 
 
 class Notebook:
-    """The outcomes in ``path``, of the backbones with these fingerprints."""
+    """The outcomes in ``path``, of the backbones with these fingerprints and the clips of this key."""
 
-    def __init__(self, path: Path, backbones: Collection[str]) -> None:
+    def __init__(self, path: Path, backbones: Collection[str], data: str) -> None:
         self._path = path
         lines = read_json_lines(path) if path.exists() else []
         self._all = [Outcome(**line) for _, line in lines if isinstance(line, dict)]
-        self._backbones = set(backbones)
+        self._backbones, self._data = set(backbones), data
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
         """By the trial's name."""
-        return {outcome.trial: outcome for outcome in self._all if outcome.backbone in self._backbones}
+        mine = (one for one in self._all if one.backbone in self._backbones and one.data == self._data)
+        return {outcome.trial: outcome for outcome in mine}
 
     def add(self, outcome: Outcome) -> None:
         """Write ``outcome`` down."""
@@ -145,11 +155,10 @@ def run_trial(trial: Trial, manifest: Path, models: Path, folder: Path, device: 
         language=trial.language,
         config=json.loads(json.dumps(asdict(trial.config))),
         backbone=fingerprint(models / "backbone"),
+        data=clips_key(read_manifest(manifest)),
         parameters=int(told["parameters"]),
         percent=float(told["percent"]),
         dev_cer=record.metrics["dev"]["cer"],
-        cer=characters.rate,
-        wer=words.rate,
         seconds=round(seconds, 1),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         on=trial.on,

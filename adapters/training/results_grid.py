@@ -35,7 +35,7 @@ class Trial:
             parts.append(f"norms-{c.norms}")
         if c.minutes is not None:
             parts.append(f"{c.minutes:g}min")
-        return "-".join([*parts, f"lr{c.lr:g}", f"seed{c.seed}"])
+        return "-".join([*parts, f"{c.steps}x{c.batch_s:g}s", f"lr{c.lr:g}", f"seed{c.seed}"])
 
 
 def tuning(usual: TrainConfig, layers: int) -> list[Trial]:

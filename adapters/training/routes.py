@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from adapters.training.manifest import read_json_lines, write_json_lines
+from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig
 from adapters.training.processes import run_processes
@@ -58,13 +58,16 @@ class Way:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a way: ``seconds`` of pretraining, and CER on dev and test of adapters for each language."""
+    """What came of a way, of the clips of the key ``data``: ``seconds`` of pretraining, and CER on dev and test of
+    adapters for each language, trained for ``adapter_updates``."""
 
     way: str
     route: str | None
     updates: tuple[int, int]
     lr: float
     seed: int
+    data: str
+    adapter_updates: int
     audio_s: float
     seconds: float
     dev_cer: dict[str, float]
@@ -102,8 +105,14 @@ def run_ways(
     """
     lines = [line for _, line in read_json_lines(notebook)] if notebook.exists() else []
     made = [Made(**{**line, "updates": tuple(line["updates"])}) for line in lines if isinstance(line, dict)]
+    data = clips_key(read_manifest(manifest))
+
+    def outcome_of(way: Way) -> Made | None:
+        told = (way.name, data, adapters.steps)
+        return next((one for one in made if (one.way, one.data, one.adapter_updates) == told), None)
+
     for number, way in enumerate(wanted, start=1):
-        if way.name in {one.way for one in made}:
+        if outcome_of(way) is not None:
             continue
         announce(f"{number}/{len(wanted)} {way.name}")
         run = folder / way.name
@@ -123,6 +132,8 @@ def run_ways(
                 updates=way.updates,
                 lr=way.lr,
                 seed=way.seed,
+                data=data,
+                adapter_updates=adapters.steps,
                 audio_s=sum(way.updates) * way.batch_s,
                 seconds=round(_seconds(run / "run", seconds), 1),
                 dev_cer=dev_cer,
@@ -131,8 +142,8 @@ def run_ways(
         )
         write_json_lines(notebook, (asdict(one) for one in made))
         shutil.rmtree(run, ignore_errors=True)
-        on_made(made)
-    return [one for way in wanted for one in made if one.way == way.name]
+        on_made([one for one in map(outcome_of, wanted) if one is not None])
+    return [one for one in map(outcome_of, wanted) if one is not None]
 
 
 def _seconds(run: Path, since: float) -> float:

@@ -29,13 +29,15 @@ def results_command(
     """
     from adapters.backbone import fingerprint, read_config
     from adapters.errors import DataError
+    from adapters.training.manifest import clips_key, read_manifest
     from adapters.training.results import Notebook, run_trials
     from adapters.training.results_page import draw, page
     from adapters.training.train_config import TrainConfig
     from app.commands.console import errors_told
 
     def write(notebook: Notebook) -> None:
-        found = list(notebook.outcomes.values())
+        trained = {"steps": steps, "batch_s": batch_s}
+        found = [one for one in notebook.outcomes.values() if trained.items() <= one.config.items()]
         (out / "paper.md").write_text(page(found, layers, draw(found, layers, out)), encoding="utf-8")
 
     with errors_told():
@@ -46,7 +48,7 @@ def results_command(
             raise DataError(f"--beside takes NAME=FOLDER, hubert=models/hubert say, not {beside!r}")
         others = {name: Path(folder)} if beside else {}
         known = [fingerprint(one / "backbone") for one in (models, *others.values())]
-        notebook = Notebook(out / "trials.jsonl", known)
+        notebook = Notebook(out / "trials.jsonl", known, clips_key(read_manifest(data)))
         run_trials(
             data,
             models,

@@ -65,7 +65,17 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
 def test_the_table_takes_the_better_learning_rate():
     def made(route, updates, lr, cer):
         return Made(
-            f"{route}{lr}", route, updates, lr, 0, 7200.0, 600.0, {"cs": cer, "fr": cer + 0.02}, {"cs": 0.5, "fr": 0.7}
+            f"{route}{lr}",
+            route,
+            updates,
+            lr,
+            0,
+            "d",
+            9,
+            7200.0,
+            600.0,
+            {"cs": cer, "fr": cer + 0.02},
+            {"cs": 0.5, "fr": 0.7},
         )
 
     told = table([made("units", (3, 6), 5e-4, 0.4), made("units", (3, 6), 1e-3, 0.3), made(None, (0, 9), 1e-3, 0.6)])
