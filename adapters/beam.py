@@ -54,13 +54,9 @@ class BeamSearch:
         )
         words = []
         for text, (first, end) in beams[0][2] if beams else []:
-            start_s, end_s = first * frame_s, min(end * frame_s, duration_s)
             confidence = self._confidence(text, mine[first : max(end, first + 1)])
-            words.append(Word(text, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4)))
-        sure = None
-        if words:
-            sure = float(np.average([word.confidence for word in words], weights=[len(word.text) for word in words]))
-        return Transcript(" ".join(word.text for word in words), tuple(words), duration_s, sure)
+            words.append(Word.at(text, (first, end), confidence, frame_s=frame_s, duration_s=duration_s))
+        return Transcript.of(words, duration_s)
 
     def _spelled(self, word: str) -> str:
         """In small letters, where only those are tokens."""

@@ -7,7 +7,7 @@ long recording, are all that the host needs for a transcript.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,12 @@ class Word:
     end_s: float
     confidence: float
 
+    @classmethod
+    def at(cls, text: str, frames: tuple[int, int], confidence: float, *, frame_s: float, duration_s: float) -> Word:
+        """From the first of ``frames`` up to, not with, the second; no longer than the audio."""
+        start_s, end_s = frames[0] * frame_s, min(frames[1] * frame_s, duration_s)
+        return cls(text, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4))
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -35,6 +41,15 @@ class Transcript:
     words: tuple[Word, ...]
     duration_s: float
     confidence: float | None
+
+    @classmethod
+    def of(cls, words: Sequence[Word], duration_s: float) -> Transcript:
+        """Of ``words``, in their order."""
+        confidence = None
+        if words:
+            sizes = [len(word.text) for word in words]
+            confidence = float(np.average([word.confidence for word in words], weights=sizes))
+        return cls(" ".join(word.text for word in words), tuple(words), duration_s, confidence)
 
 
 @dataclass(frozen=True)
@@ -110,11 +125,7 @@ def transcript(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: floa
         else:
             letters.append(letter)
     _close(letters, words, frame_s, duration_s)
-    sizes = [len(word.text) for word in words]
-    confidence = None
-    if words:
-        confidence = float(np.average([word.confidence for word in words], weights=sizes))
-    return Transcript(" ".join(word.text for word in words), tuple(words), duration_s, confidence)
+    return Transcript.of(words, duration_s)
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,6 @@ def _close(letters: list[_Letter], words: list[Word], frame_s: float, duration_s
     if letters:
         text = "".join(letter.text for letter in letters)
         confidence = sum(letter.probability for letter in letters) / len(letters)
-        start_s, end_s = letters[0].first * frame_s, min((letters[-1].last + 1) * frame_s, duration_s)
-        words.append(Word(text, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4)))
+        frames = (letters[0].first, letters[-1].last + 1)
+        words.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
     letters.clear()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from anyio import to_thread
 from starlette.requests import Request
 
+from adapters.decoding import GREEDY, Decoding
 from adapters.errors import BankFull, LanguageRequired
 from app.audio import AudioSource
-from app.engine.decoding import GREEDY, Decoding
 from app.errors import BadCombination, BadParameter, ClientGone
 from app.formats import Told, Tried
 from app.metrics import AUDIO_SECONDS, TRUNCATED

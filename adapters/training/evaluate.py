@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import torch
 
 from adapters.backbone import Quantise, fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank, Seat
-from adapters.beam import BeamSearch
 from adapters.ctc import BestPath, transcript
+from adapters.decoding import Decoding
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.heap import keep_freed_memory
 from adapters.language import language_key
+from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Recogniser
 from adapters.registry import Registry
 from adapters.store import AdapterStore
@@ -54,6 +55,10 @@ class Rates:
     wer: float
     clips: int
     seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """What an adapter's record says of them."""
+        return {"cer": round(self.cer, 4), "wer": round(self.wer, 4)}
 
 
 def evaluate(
@@ -114,16 +119,8 @@ def evaluate(
         emissions=beam,
     )
     frame_s = encoder.geometry.hop / SAMPLE_RATE
-    said = [
-        (
-            searched([clip], [path], loaded[clip.language].beam_search, frame_s)
-            if beam
-            else greedy([clip], [path], loaded[clip.language].vocab, frame_s)
-        )[0]
-        for clip, path in zip(clips, paths, strict=True)
-    ]
     by_language: dict[str, list[Said]] = {}
-    for one in said:
+    for one in decoded(clips, paths, loaded, Decoding(beam), frame_s):
         by_language.setdefault(one.clip.language, []).append(one)
     return {tag: error_rates(by_language[tag]) for tag in sorted(by_language)}
 
@@ -141,26 +138,21 @@ def hear(
     paths = hear_paths(clips, candidates, encoder, bank, normalised=normalised, samples=samples)
     frame_s = encoder.geometry.hop / SAMPLE_RATE
     return [
-        said
-        for clip, path in zip(clips, paths, strict=True)
-        for said in greedy([clip], [path], candidates[clip.language].vocab, frame_s)
-    ]
-
-
-def greedy(clips: Sequence[Clip], paths: Sequence[BestPath], vocab: Vocab, frame_s: float) -> list[Said]:
-    """What the best paths say."""
-    return [
-        Said(clip, transcript(path, vocab, frame_s=frame_s, duration_s=clip.seconds).text)
+        Said(clip, transcript(path, candidates[clip.language].vocab, frame_s=frame_s, duration_s=clip.seconds).text)
         for clip, path in zip(clips, paths, strict=True)
     ]
 
 
-def searched(clips: Sequence[Clip], paths: Sequence[BestPath], search: BeamSearch, frame_s: float) -> list[Said]:
-    """What a beam search over the emissions of the paths says."""
+def decoded(
+    clips: Sequence[Clip],
+    paths: Sequence[BestPath],
+    adapters: Mapping[str, LoadedAdapter],
+    decoding: Decoding,
+    frame_s: float,
+) -> list[Said]:
+    """What ``decoding`` makes of each clip's path, in the adapter of its language."""
     return [
-        Said(clip, search.transcript(path.emissions, frame_s=frame_s, duration_s=clip.seconds).text)
-        if path.emissions is not None
-        else Said(clip, "")  # all of it is silence
+        Said(clip, decoding(path, adapters[clip.language], frame_s=frame_s, duration_s=clip.seconds).text)
         for clip, path in zip(clips, paths, strict=True)
     ]
 

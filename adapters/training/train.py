@@ -26,7 +26,7 @@ from adapters.store import AdapterStore
 from adapters.training.backbone_folder import start_head, write_tuned
 from adapters.training.clips import clips_for
 from adapters.training.data import AudioCache, encoded, epoch_batches, text_key
-from adapters.training.evaluate import Candidate, Rates, Said, error_rates, hear
+from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.losses import ctc_loss
 from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
@@ -200,7 +200,7 @@ class _Run:
         trainee.load({key: tensor.half() for key, tensor in self.best.items()})  # what is measured is what is served
         metrics = {"dev": self._rates(self.clips["dev"])}
         said = self._hear(self.clips["test"])
-        metrics["test"] = _told(error_rates(said))
+        metrics["test"] = error_rates(said).metrics()
         lines = ({"text": one.clip.text, "heard": one.heard, "seconds": one.clip.seconds} for one in said)
         write_json_lines(self.folder / "test.jsonl", lines)
         known_by = self.fingerprint
@@ -236,7 +236,7 @@ class _Run:
         return self._rates(self.clips["dev"])["cer"]
 
     def _rates(self, clips: list[Clip]) -> dict[str, float]:
-        return _told(error_rates(self._hear(clips)))
+        return error_rates(self._hear(clips)).metrics()
 
     def _hear(self, clips: list[Clip]) -> list[Said]:
         """Through a bank of its own, as it will be served."""
@@ -271,10 +271,6 @@ class _Run:
         optimiser.load_state_dict(state["optimiser"])
         self.best = state["best"]
         return int(state["step"]), float(state["best_cer"]), int(state["looks"])
-
-
-def _told(rates: Rates) -> dict[str, float]:
-    return {"cer": round(rates.cer, 4), "wer": round(rates.wer, 4)}
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

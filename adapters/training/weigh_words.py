@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
-from adapters.beam import BeamSearch
+from adapters.decoding import GREEDY, Decoding
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_model import LanguageModel, estimate
 from adapters.record import AdapterRecord
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from adapters.training.evaluate import Candidate, Rates, error_rates, greedy, hear_paths, searched
+from adapters.training.evaluate import Candidate, Rates, decoded, error_rates, hear_paths
 from adapters.training.manifest import read_manifest
 
 ALPHAS, BETAS = (0.2, 0.4, 0.7, 1.0), (0.0, 1.0, 2.5, 4.0)
@@ -71,21 +71,19 @@ def add_language_model(
     }
     frame_s = encoder.geometry.hop / SAMPLE_RATE
 
-    def rates(split: str, model: LanguageModel) -> Rates:
-        return error_rates(searched(splits[split], paths[split], BeamSearch(loaded.vocab, model), frame_s))
+    def rates(split: str, decoding: Decoding, model: LanguageModel | None = None) -> Rates:
+        adapter = {record.language: replace(loaded, language_model=model)}
+        return error_rates(decoded(splits[split], paths[split], adapter, decoding, frame_s))
 
     tried = {}
     for alpha in ALPHAS:
         for beta in BETAS:
-            found = rates("dev", LanguageModel(arpa, alpha, beta))
+            found = rates("dev", Decoding(beam=True), LanguageModel(arpa, alpha, beta))
             tried[alpha, beta] = (found.wer, found.cer)
             announce(f"alpha {alpha:g}, beta {beta:g}: dev WER {found.wer:.1%}, CER {found.cer:.1%}")
     alpha, beta = min(tried, key=lambda weights: tried[weights])
     model = LanguageModel(arpa, alpha, beta)
-    both = {
-        split: (error_rates(greedy(splits[split], paths[split], loaded.vocab, frame_s)), rates(split, model))
-        for split in paths
-    }
+    both = {split: (rates(split, GREEDY), rates(split, Decoding(beam=True), model)) for split in paths}
     published = store.publish(
         name,
         loaded.tensors,
@@ -94,7 +92,7 @@ def add_language_model(
         config=record.config,
         fingerprint=record.fingerprint,
         default=record.default,
-        metrics={**record.metrics, **{f"{split}, beam": _told(with_it) for split, (_, with_it) in both.items()}},
+        metrics={**record.metrics, **{f"{split}, beam": with_it.metrics() for split, (_, with_it) in both.items()}},
         training=record.training,
         licence=record.licence,
         synthetic=record.synthetic,
@@ -102,7 +100,3 @@ def add_language_model(
         **sizes,
     )
     return Weighed(published, alpha, beta, both)
-
-
-def _told(rates: Rates) -> dict[str, float]:
-    return {"cer": round(rates.cer, 4), "wer": round(rates.wer, 4)}

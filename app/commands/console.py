@@ -11,6 +11,11 @@ from rich.console import Console
 from adapters.errors import TonguesError
 
 
+def listed(value: str) -> list[str]:
+    """What is separated by commas."""
+    return [one.strip() for one in value.split(",") if one.strip()]
+
+
 @contextmanager
 def errors_told(console: Console | None = None) -> Iterator[None]:
     """What went wrong in one line on standard error instead of a traceback, and status 1."""

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from app.commands.console import errors_told
+from app.commands.console import errors_told, listed
 
 data_app = typer.Typer(name="data", help="Make a corpus, pack it, unpack it.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def build_command(
 
     console = Console(stderr=True)
     with errors_told(console):
-        wanted = [tag.strip() for tag in languages.split(",") if tag.strip()]
+        wanted = listed(languages)
         report = build(out, wanted, packages, workers=workers, console=console)
     Console().print(report_table(report))
 
@@ -48,7 +48,7 @@ def synthesise_command(
     from adapters.training.corpus.synthetic import synthesise
 
     console = Console(stderr=True)
-    tags = [tag.strip() for tag in lang.split(",") if tag.strip()]
+    tags = listed(lang)
     with errors_told(console), Bar(console=console) as bar:
         task = bar.add_task("speaking", total=None)
         clips = synthesise(

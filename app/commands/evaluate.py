@@ -35,16 +35,16 @@ def evaluate_command(
     from rich.table import Table
 
     from adapters.training.evaluate import evaluate
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, listed
 
     with errors_told():
         rates = evaluate(
             models,
             data,
             split,
-            languages=[tag.strip() for tag in lang.split(",") if tag.strip()],
+            languages=listed(lang),
             adapter=adapter,
-            sources=[tag.strip() for tag in source.split(",") if tag.strip()],
+            sources=listed(source),
             telephone=telephone,
             device=device,
             quantise=quantise,

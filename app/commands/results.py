@@ -33,7 +33,7 @@ def results_command(
     from adapters.training.results import Notebook, run_trials
     from adapters.training.results_page import draw, page
     from adapters.training.train_config import TrainConfig
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, listed
 
     def write(notebook: Notebook) -> None:
         trained = {"steps": steps, "batch_s": batch_s}
@@ -55,7 +55,7 @@ def results_command(
             run,
             notebook,
             TrainConfig(size=64, steps=steps, batch_s=batch_s),
-            languages=[tag.strip() for tag in lang.split(",") if tag.strip()],
+            languages=listed(lang),
             others=others,
             device=device,
             announce=lambda line: typer.echo(line, err=True),
@@ -87,7 +87,7 @@ def routes_command(
     from adapters.training.pretrain_config import PretrainConfig
     from adapters.training.routes import ROUTES, Made, run_ways, table, ways
     from adapters.training.train_config import TrainConfig
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, listed
 
     wanted = ways(route_steps, ctc_steps, batch_s, [route for route in ROUTES if also or route != "phones"])
     head = "# Ways to a small backbone\n\nMade by `tongues routes`; do not edit.\n\n"
@@ -104,7 +104,7 @@ def routes_command(
             run,
             out / "routes.jsonl",
             TrainConfig(size=64, layers=PretrainConfig().shape.layers, steps=steps, lr=2e-3),
-            languages=[tag.strip() for tag in lang.split(",") if tag.strip()],
+            languages=listed(lang),
             processes=processes,
             device=device,
             announce=lambda line: typer.echo(line, err=True),

@@ -50,9 +50,9 @@ def train_command(
     from adapters.training.processes import run_processes
     from adapters.training.train import train
     from adapters.training.train_config import METHODS, TrainConfig
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, listed
 
-    tags = [tag.strip() for tag in lang.split(",") if tag.strip()]
+    tags = listed(lang)
     with errors_told():
         if norms not in ("none", "adapted", "all"):
             raise DataError(f"--norms takes none, adapted or all, not {norms!r}")
@@ -69,7 +69,7 @@ def train_command(
             norms=cast(Norms, norms),
             steps=steps,
             lr=lr,
-            sources=tuple(s.strip() for s in source.split(",") if s.strip()),
+            sources=tuple(listed(source)),
             minutes=minutes,
             patience=patience,
             seed=seed,

@@ -20,6 +20,7 @@ import torch
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.ctc import Transcript
+from adapters.decoding import GREEDY, Decoding
 from adapters.encoder import Encoder
 from adapters.errors import (
     AdapterError,
@@ -37,7 +38,6 @@ from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
-from app.engine.decoding import GREEDY, Decoding
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
 from app.engine.lanes import Lanes, Step

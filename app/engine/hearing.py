@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapters.ctc import BestPath, Transcript
+from adapters.decoding import GREEDY, Decoding
 from adapters.errors import AudioTooShort
 from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window, WindowShape, cut
 from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
-from app.engine.decoding import GREEDY, Decoding
 from app.engine.hands import Hands
 from app.engine.runner import Paths
 

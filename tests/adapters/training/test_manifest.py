@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.errors import DataError
-from adapters.training.manifest import Clip, read_manifest, write_manifest
+from adapters.training.manifest import Clip, clips_key, read_manifest, write_manifest
 
 GOOD = {
     "path": "audio/a.flac",
@@ -92,3 +93,12 @@ def test_missing_files_are_named_on_request(tmp_path: Path) -> None:
     assert len(read_manifest(path)) == 1
     with pytest.raises(DataError, match=r"m\.jsonl:1: no such file: .*a\.flac"):
         read_manifest(path, check_files=True)
+
+
+def test_a_key_stands_for_the_clips_and_nothing_else(tmp_path: Path) -> None:
+    one = Clip(tmp_path / "a.flac", 1.5, "où ça", "fr", "made", "CC0-1.0", "dev")
+    other = replace(one, path=tmp_path / "b.flac")
+    key = clips_key([one, other])
+    assert clips_key([other, replace(one, path=Path("/elsewhere/a.flac"))]) == key
+    changes: list[dict[str, Any]] = [{"text": "là"}, {"split": "test"}, {"seconds": 1.6}, {"language": "it"}]
+    assert len({key, clips_key([one])} | {clips_key([replace(one, **change), other]) for change in changes}) == 6
