@@ -6,7 +6,10 @@ Kneser-Ney smoothing with one discount an order (Chen and Goodman 1999, section 
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from adapters.errors import DataError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 _NEVER = -99.0
+_MOST_BYTES = 1 << 28
+"""Of the text of a model that was packed: what a small file may become in memory."""
 
 Gram = tuple[str, ...]
 
@@ -26,6 +31,11 @@ class LanguageModel:
     arpa: bytes
     alpha: float = 0.5
     beta: float = 1.0
+
+    @property
+    def packed(self) -> bytes:
+        """The text, by gzip; the same bytes for the same text."""
+        return gzip.compress(self.arpa, mtime=0)
 
     def words(self) -> list[str]:
         """Those that it knows. Raises :class:`~adapters.errors.DataError` where it is not ARPA text."""
@@ -44,6 +54,17 @@ class LanguageModel:
         except (UnicodeDecodeError, IndexError) as error:
             raise DataError(f"not a language model in ARPA format: {error}") from error
         raise DataError("not a language model in ARPA format: it has no section \\1-grams: that ends")
+
+
+def unpacked(content: bytes) -> bytes:
+    """The text of :attr:`LanguageModel.packed`. Raises :class:`~adapters.errors.DataError` where it is none."""
+    try:
+        arpa = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"not a gzip file: {error}") from error
+    if len(arpa) > _MOST_BYTES:
+        raise DataError(f"a language model of more than {_MOST_BYTES >> 20} MiB; prune it")
+    return arpa
 
 
 def estimate(sentences: Iterable[str], order: int = 3) -> bytes:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adapters.beam import BeamSearch
 from adapters.errors import AdapterFormatError, DataError
-from adapters.language_model import LanguageModel
+from adapters.language_model import LanguageModel, unpacked
 from adapters.record import AdapterRecord
 from adapters.vocab import Vocab
 
@@ -36,13 +36,15 @@ class LoadedAdapter:
         return BeamSearch(self.vocab, self.language_model)
 
 
-def read_language_model(record: AdapterRecord, arpa: bytes) -> LanguageModel:
-    """The language model that ``record`` speaks of. Raises :class:`~adapters.errors.AdapterFormatError` where it is
-    none."""
+def read_language_model(record: AdapterRecord, packed: bytes) -> LanguageModel:
+    """The language model that ``record`` speaks of, whose file is ``packed``.
+
+    Raises :class:`~adapters.errors.AdapterFormatError` where it is none.
+    """
     stored = record.language_model
     assert stored is not None
-    model = LanguageModel(arpa, stored.alpha, stored.beta)
     try:
+        model = LanguageModel(unpacked(packed), stored.alpha, stored.beta)
         model.words()
     except DataError as error:
         raise AdapterFormatError(record.name, f"{stored.file.name}: {error}") from error

@@ -40,7 +40,8 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class StoredLanguageModel:
-    """An n-gram model that beam searches use: its ARPA file, its weight ``alpha`` and the bonus ``beta`` of a word."""
+    """An n-gram model that beam searches use: its ARPA text in gzip, its weight ``alpha``, the bonus ``beta`` of a
+    word."""
 
     file: StoredFile
     alpha: float
@@ -231,7 +232,7 @@ def _language_model(name: str, raw: dict[str, Any] | None) -> StoredLanguageMode
     for key, value in weights.items():
         if type(value) not in (int, float) or not math.isfinite(value):
             raise AdapterFormatError(name, f"{key!r} in language_model is a number, not {_shown(value)}")
-    return StoredLanguageModel(_file(name, "words", "arpa", raw), weights["alpha"], weights["beta"])
+    return StoredLanguageModel(_file(name, "words", "arpa.gz", raw), weights["alpha"], weights["beta"])
 
 
 def _file(name: str, stem: str, suffix: str, raw: dict[str, Any]) -> StoredFile:

@@ -3,7 +3,7 @@
     FOLDER/NAME/adapter.json                what the adapter is; naming it is what publishes a version
     FOLDER/NAME/weights-HASH.safetensors    named by content, never changed
     FOLDER/NAME/vocab-HASH.json
-    FOLDER/NAME/words-HASH.arpa             an n-gram model for beam searches, if it brings one
+    FOLDER/NAME/words-HASH.arpa.gz          an n-gram model for beam searches, if it brings one
 
 A version's files are written to a free place, synced and read back as any load would, before ``os.replace`` of
 ``adapter.json`` names them. A crash at any instant leaves the old version or the new one.
@@ -46,7 +46,7 @@ _RECORD = "adapter.json"
 _MAX_RECORD_BYTES = 1 << 20
 # What a writer may leave behind; nothing else in a folder is ever deleted.
 _OURS = re.compile(
-    r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|words-[0-9a-f]+\.arpa|adapter\.json)(\.[0-9a-f]{16})?"
+    r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|words-[0-9a-f]+\.arpa\.gz|adapter\.json)(\.[0-9a-f]{16})?"
 )
 
 
@@ -143,8 +143,8 @@ class AdapterStore:
         files = {"weights": weights, "vocab": vocab.to_json().encode()}
         words = None
         if language_model is not None:
-            files["language_model"] = language_model.arpa
-            stored = StoredFile.of("words", "arpa", language_model.arpa)
+            files["language_model"] = language_model.packed
+            stored = StoredFile.of("words", "arpa.gz", files["language_model"])
             words = StoredLanguageModel(stored, language_model.alpha, language_model.beta)
         record = AdapterRecord(
             name=name,

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from adapters.errors import DataError
-from adapters.language_model import LanguageModel, estimate
+from adapters.language_model import LanguageModel, estimate, unpacked
 
 SENTENCES = ["the big house", "the small house", "a big boat", "the big boat", "a boat", "the old old tree"]
 
@@ -68,3 +68,23 @@ def test_what_is_no_model_is_refused(arpa):
 def test_a_model_of_nothing_is_refused():
     with pytest.raises(DataError, match="there are none"):
         estimate(["", " "])
+
+
+def test_it_is_packed_and_found_again():
+    model = LanguageModel(estimate(SENTENCES))
+    assert unpacked(model.packed) == model.arpa
+    assert model.packed == LanguageModel(model.arpa).packed
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\\data\\\n", LanguageModel(b"x" * 1000).packed[:-9]], ids=["", "text", "cut"]
+)
+def test_what_is_not_packed_is_refused(content):
+    with pytest.raises(DataError, match=r"gzip|ARPA"):
+        LanguageModel(unpacked(content)).words()
+
+
+def test_a_small_file_does_not_become_a_large_one(monkeypatch):
+    monkeypatch.setattr("adapters.language_model._MOST_BYTES", 1 << 20)
+    with pytest.raises(DataError, match="of more than 1 MiB"):
+        unpacked(LanguageModel(b"x" * ((1 << 20) + 1)).packed)

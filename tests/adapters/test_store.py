@@ -49,7 +49,7 @@ def test_a_language_model_is_part_of_its_version(store):
     store.sweep(-1.0)
     assert files(store) == {"adapter.json", *(stored.name for stored in record.files.values())}
     assert store.load(store.record("de"), **SIZES).language_model == model
-    (store.folder / "de" / record.files["language_model"].name).write_bytes(model.arpa[:-9])
+    (store.folder / "de" / record.files["language_model"].name).write_bytes(model.packed[:-9])
     with pytest.raises(AdapterCorrupt, match="words-"):
         store.load(record, **SIZES)
 
