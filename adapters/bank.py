@@ -103,6 +103,15 @@ class Bank:
         lowest = config.lowest_layer(self.layer_count)
         return Seat(config, lowest, taken["head"], taken.get("method"), taken.get("norms"))
 
+    def prepare(self) -> None:
+        """Make memory for the next adapter of a kind that was seated before, which then need not wait for it: to be
+        called when a seating is over."""
+        with self._seating:
+            with self._lock:
+                preparations = [pool.preparation() for pool in self._pools.values()]
+            for prepare in preparations:
+                prepare()
+
     def unseat(self, seat: Seat) -> None:
         """Free the slots of ``seat``, which no batch may wear any more; what a GPU was given until now may."""
         with self._lock:

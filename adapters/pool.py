@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adapters.errors import BankFull
 
+_SLOW_TO_TOUCH = 1 << 22  # bytes whose pages take milliseconds to be made
 _MAP_NORESERVE = 0x4000  # Linux; mmap has no name for it before Python 3.13
 
 
@@ -54,6 +55,15 @@ class Pool:
         slot = heapq.heappop(self._free)
         self._written.add(slot)
         return slot
+
+    def preparation(self) -> Callable[[], object]:
+        """What makes memory for the slot that is taken next, where that takes longer than filling it: new pages of a
+        CPU, in a large slot. To be done before a slot is taken again."""
+        slow = not self._buffer.is_cuda and self.slot_bytes >= _SLOW_TO_TOUCH
+        if not slow or not self._free or self._free[0] in self._written:
+            return lambda: None
+        self._written.add(self._free[0])
+        return self._buffer[self._free[0]].zero_
 
     def give_back(self, slot: int) -> None:
         """The slot may be written again."""

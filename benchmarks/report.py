@@ -133,20 +133,26 @@ def _taken(found: Mapping[str, Any]) -> str:
 def _seated(seatings: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "Bytes of the bank over those of the parameters of what sits in it, in the device's dtype: with all seated, and"
-        " the worst with eight or more. The process: by how much it grew, over the same.",
+        " the worst with eight or more. The process: by how much it grew, over the same. Between two seatings the bank"
+        " makes memory for the next, as it does while serving; the last column is one right after the other.",
         "",
-        "| | adapters | MiB each | bank / parameters | at worst | process / parameters | seat p50 / p95 / most, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| | adapters | MiB each | bank / parameters | at worst | process / parameters | seat p50 / p95 / most, ms"
+        " | back to back |",
+        "|---" * 8 + "|",
     ]
     for one in seatings:
         parameters, count = one["parameter_bytes"], len(one["parameter_bytes"])
         worst = max(b / p for b, p in list(zip(one["bank_bytes"], parameters, strict=True))[7:] or [(0, 1)])
-        milliseconds = [1e3 * seconds for seconds in one["seconds"]]
-        times = " / ".join(f"{percentile(milliseconds, percent):.1f}" for percent in (50, 95, 100))
+        times = " | ".join(_times(one[which]) for which in ("seconds", "unprepared_s"))
         each = parameters[-1] / count / 2**20
         bank, host = one["bank_bytes"][-1] / parameters[-1], one["host_bytes"][-1] / parameters[-1]
         lines.append(f"| {one['what']} | {count} | {each:.2f} | {bank:.2f} | {worst:.2f} | {host:.2f} | {times} |")
     return "\n".join(lines)
+
+
+def _times(seconds: Sequence[float]) -> str:
+    milliseconds = [1e3 * each for each in seconds]
+    return " / ".join(f"{percentile(milliseconds, percent):.1f}" for percent in (50, 95, 100))
 
 
 def _mixed(mixing: Sequence[Mapping[str, Any]]) -> str:

@@ -28,13 +28,15 @@ Weights = tuple[AdapterConfig, Mapping[str, Tensor]]
 class Seating:
     """``parameter_bytes``: of all adapters seated up to the n-th, in the device's dtype. ``bank_bytes`` is what the
     bank says after the n-th, ``host_bytes`` what the process grew by. ``seconds``: of each seating, on
-    free seats and then on seats taken back."""
+    free seats and then on seats taken back; between two the bank prepares for the next, as it does while serving.
+    ``unprepared_s``: of as many on free seats of another bank, back to back."""
 
     what: str
     parameter_bytes: list[int]
     bank_bytes: list[int]
     host_bytes: list[int]
     seconds: list[float]
+    unprepared_s: list[float]
 
 
 def seat_random(what: str, backbone: Path, size: AdapterSize, count: int, device: str) -> Seating:
@@ -62,10 +64,11 @@ def _seat(what: str, config: Any, adapters: Sequence[Weights], device: str) -> S
     dtype = torch.float32 if device == "cpu" else torch.float16
     size, layers = config.hidden_size, config.num_hidden_layers
     bank = Bank(size, layers, len(adapters), torch.device(device), dtype)
-    found = Seating(what, [], [], [], [])
+    found = Seating(what, [], [], [], [], [])
     before, taken, parameters = resident_bytes(), [], 0
     for shape, tensors in adapters:
         taken.append(_timed(bank, shape, tensors, found.seconds))
+        bank.prepare()
         parameters += parameter_count(shape, size, layers) * dtype.itemsize
         found.parameter_bytes.append(parameters)
         found.bank_bytes.append(bank.bytes)
@@ -74,6 +77,10 @@ def _seat(what: str, config: Any, adapters: Sequence[Weights], device: str) -> S
         place = number % len(taken)
         bank.unseat(taken[place])
         taken[place] = _timed(bank, *adapters[place], found.seconds)
+        bank.prepare()
+    unprepared = Bank(size, layers, len(adapters), torch.device(device), dtype)
+    for shape, tensors in adapters:
+        _timed(unprepared, shape, tensors, found.unprepared_s)
     return found
 
 

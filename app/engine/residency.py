@@ -20,7 +20,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from adapters.bank import Bank, Seat
 from adapters.errors import AdapterCorrupt, AdapterError
@@ -272,8 +271,8 @@ class Residency:
 
     async def _seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
         try:
-            copy = partial(self._bank.seat, loaded.record.config, loaded.tensors)
-            seat = await asyncio.get_running_loop().run_in_executor(self._seater, copy)
+            config, tensors = loaded.record.config, loaded.tensors
+            seat = await asyncio.get_running_loop().run_in_executor(self._seater, self._bank.seat, config, tensors)
         except Exception as error:
             log.exception("%s cannot be seated", worn.name)
             for want in [want for want in self._wants if worn in want]:
@@ -281,6 +280,7 @@ class Residency:
             self._on_failure(worn, error)
         else:
             self._seated[worn] = _Seated(seat)
+            self._seater.submit(self._bank.prepare)
         finally:
             del self._seating[worn]
         self._drop_retired(worn)

@@ -52,6 +52,30 @@ def test_slots_that_were_never_written_cost_no_memory():
     assert 60e6 < resident_bytes() - before < 150e6
 
 
+def test_memory_of_the_next_large_slot_is_made_ahead():
+    made = pool(2, {"up": (4 << 20,)})
+    made.filling(made.take(), {"up": torch.ones(4 << 20)})()
+    before = resident_bytes()
+    made.preparation()()
+    assert resident_bytes() - before > 0.9 * made.slot_bytes
+    assert made.bytes == 2 * made.slot_bytes
+    made.preparation()()
+    assert resident_bytes() - before < 1.5 * made.slot_bytes, "one ahead"
+    slot = made.take()
+    assert slot == 2
+    assert not made.views["up"][slot].any()
+    made.preparation()()  # none is left to prepare
+    made.give_back(1)
+    made.preparation()()
+    assert made.views["up"][1].all(), "written once: its memory is there"
+
+
+def test_small_slots_are_not_made_ahead():
+    made = pool(3)
+    made.preparation()()
+    assert made.bytes == 0
+
+
 def test_more_address_space_than_there_is_is_refused():
     with pytest.raises(BankFull, match="lower the device slots"):
         pool(1 << 40, {"up": (1 << 20,)})

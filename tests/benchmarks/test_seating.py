@@ -15,8 +15,8 @@ def test_bytes_are_counted_against_parameters(bench_model):
     assert found.parameter_bytes == [each * count for count in range(1, 13)]
     assert all(bank >= stated for bank, stated in zip(found.bank_bytes, found.parameter_bytes, strict=True))
     assert found.bank_bytes[-1] == pytest.approx(12 * each, rel=0.01)
-    assert len(found.seconds) == 12 + 100
-    assert all(seconds > 0 for seconds in found.seconds)
+    assert (len(found.seconds), len(found.unprepared_s)) == (12 + 100, 12)
+    assert all(seconds > 0 for seconds in found.seconds + found.unprepared_s)
 
 
 def test_published_adapters_are_seated_as_they_are(model_folder):

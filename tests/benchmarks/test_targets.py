@@ -45,6 +45,7 @@ def results() -> dict[str, Any]:
         "bank_bytes": [800] * 8 + [1_600] * 8,
         "host_bytes": [100 * n for n in range(1, 17)],
         "seconds": [0.001] * 19 + [0.1],
+        "unprepared_s": [0.002] * 20,
     }
     http = {
         "languages": 13,
