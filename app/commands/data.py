@@ -42,6 +42,9 @@ def synthesise_command(
     lang: Annotated[str, typer.Option(help="Language tags, separated by commas.")],
     packages: Annotated[Path | None, typer.Option(help="As for build: where the texts are.")] = None,
     takes: Annotated[int, typer.Option(min=1, help="Voices that say each sentence.")] = 1,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="With sentences of a game's stories, up to so many a language.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that speak.")] = 2,
 ) -> None:
     """Sentences in the voices of a synthesizer, for languages without recordings or to pretrain on besides them."""
@@ -57,6 +60,7 @@ def synthesise_command(
             tags,
             packages,
             takes=takes,
+            most=most,
             workers=workers,
             announce=console.print,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -69,14 +73,40 @@ def sentences_command(
     data: Annotated[Path, typer.Option(help="The manifest.jsonl of the recordings, from `tongues data build`.")],
     lang: Annotated[str, typer.Option(help="Language tag.")],
     packages: Annotated[Path | None, typer.Option(help="As for build: where the texts are.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="With sentences of a game's stories, up to so many.")] = None,
 ) -> None:
     """Print what the packages say in a language, recorded or not, but for what is kept for dev and test."""
     from adapters.training.corpus.synthetic import untested
 
     console = Console(stderr=True)
     with errors_told(console):
-        for text in untested(data, lang, packages, announce=console.print):
+        for text in untested(data, lang, packages, most=most, announce=console.print):
             typer.echo(text)
+
+
+@data_app.command("splice")
+def splice_command(
+    data: Annotated[Path, typer.Option(help="The manifest.jsonl of the recordings, from `tongues data build`.")],
+    backbone: Annotated[Path, typer.Option(help="A backbone/ with a CTC head, which hears where words end.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write, beside audio/.")],
+    lang: Annotated[str, typer.Option(help="Language tags, separated by commas; all, if left out.")] = "",
+    minutes: Annotated[float, typer.Option(min=0.1, help="The most that is made in a language.")] = 60.0,
+) -> None:
+    """New sentences of recorded words, to pretrain on besides the recordings."""
+    from adapters.training.splicing import splice
+
+    console = Console(stderr=True)
+    with errors_told(console), Bar(console=console) as bar:
+        task = bar.add_task("listening", total=None)
+        clips = splice(
+            data,
+            backbone,
+            out,
+            listed(lang),
+            minutes=minutes,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{out}: {len(clips)} clips, {sum(clip.seconds for clip in clips) / 60:.0f} minutes")
 
 
 @data_app.command("pack")

@@ -23,7 +23,7 @@ from adapters.training.corpus.packages import unpacked_tree
 from adapters.training.corpus.split import split_texts
 from adapters.training.corpus.synthesis import VARIANTS, Synthesizer, Voice
 from adapters.training.corpus.text import ALPHABETS
-from adapters.training.corpus.texts import PACKAGES, sentences
+from adapters.training.corpus.texts import MORE_PACKAGES, PACKAGES, more_sentences, sentences
 from adapters.training.manifest import Clip, read_manifest, write_manifest
 
 SOURCE = "espeak"
@@ -51,12 +51,14 @@ def synthesise(
     packages: Path | None = None,
     *,
     takes: int = 1,
+    most: int | None = None,
     workers: int = 2,
     announce: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Clip]:
     """Write the manifest ``out`` of synthetic clips in ``languages``, ``takes`` voices a sentence; FLACs lie in audio/
     beside it. What an earlier manifest there has is kept: the synthesizer does not speak twice in quite the same way.
+    ``most``: with sentences of a game's stories besides, up to so many in all.
 
     ``recorded``: the manifest of the recordings. ``packages``: as for :func:`adapters.training.corpus.build.build`.
     Raises :class:`~adapters.errors.DataError` for a language whose letters are not known or that has no sentences.
@@ -67,7 +69,7 @@ def synthesise(
     known = {clip.path: clip for clip in read_manifest(out)} if out.exists() else {}
     jobs = []
     for language in languages:
-        texts = untested(recorded, language, packages, announce=announce)
+        texts = untested(recorded, language, packages, most=most, announce=announce)
         jobs += [_job(text, language, take, out.parent) for text in texts for take in range(takes)]
     kept = [known[job.path] for job in jobs if job.path in known and job.path.exists()]
     made = [*kept]
@@ -88,14 +90,24 @@ def synthesise(
 
 
 def untested(
-    recorded: Path, language: str, packages: Path | None = None, *, announce: Callable[[str], None] = print
+    recorded: Path,
+    language: str,
+    packages: Path | None = None,
+    *,
+    most: int | None = None,
+    announce: Callable[[str], None] = print,
 ) -> list[str]:
     """Sentences of the packages in ``language`` that the recordings do not keep for dev or test, in any language.
+    ``most``: with a game's besides, where there are fewer, up to so many in all.
 
     Raises :class:`~adapters.errors.DataError` where there are none."""
     tested = {clip.text for clip in read_manifest(recorded) if clip.split != "train"}
-    root = unpacked_tree(PACKAGES, recorded.parent / ".packages", packages, announce=announce)
+    wanted = PACKAGES if most is None else PACKAGES + MORE_PACKAGES
+    root = unpacked_tree(wanted, recorded.parent / ".packages", packages, announce=announce)
     texts = [text for text in sentences(root, language) if text not in tested]
+    if most is not None:
+        known = {*texts, *tested}
+        texts += [text for text in more_sentences(root, language) if text not in known][: max(0, most - len(texts))]
     if not texts:
         raise DataError(f"{root}: no sentences in {language!r}")
     return texts

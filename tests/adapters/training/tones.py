@@ -12,7 +12,7 @@ from adapters.training.backbone_folder import BackboneShape
 from adapters.training.manifest import Clip, Split, write_manifest
 
 LETTERS = {"es": "aeio", "fr": "abcd"}
-_PITCH_HZ = {letter: 300 * 1.5**i for i, letter in enumerate("aeiobcd")} | {"z": 3_700.0}
+PITCH_HZ = {letter: 300 * 1.5**i for i, letter in enumerate("aeiobcd")} | {"z": 3_700.0}
 _LETTER_S, _GAP_S = 0.12, 0.06
 SHAPE = BackboneShape(32, layers=2, heads=2, feed_forward=64, conv_channels=(16,) * 7, position_kernel=16)
 COUNTS: dict[Split, int] = {"train": 24, "dev": 4, "test": 4}
@@ -24,7 +24,7 @@ def spoken(text: str, seed: int = 0) -> np.ndarray:
     for letter in text:
         if letter != " ":
             time_s = np.arange(int(_LETTER_S * SAMPLE_RATE)) / SAMPLE_RATE
-            parts.append(0.3 * np.sin(2 * np.pi * _PITCH_HZ[letter] * time_s) * np.hanning(time_s.size))
+            parts.append(0.3 * np.sin(2 * np.pi * PITCH_HZ[letter] * time_s) * np.hanning(time_s.size))
         parts.append(np.zeros(int(_GAP_S * SAMPLE_RATE * (3 if letter == " " else 1))))
     parts.append(np.zeros(int(0.1 * SAMPLE_RATE)))
     samples = np.concatenate(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from adapters.errors import DataError
 from adapters.training.corpus.clip_audio import SAMPLE_RATE
 from adapters.training.corpus.synthesis import Synthesizer, Voice
-from adapters.training.corpus.synthetic import synthesise
-from adapters.training.corpus.texts import sentences
+from adapters.training.corpus.synthetic import synthesise, untested
+from adapters.training.corpus.texts import more_sentences, sentences
 from adapters.training.data import read_clip
 from adapters.training.manifest import Clip, Split, read_manifest, write_manifest
 from tests.adapters.training.corpus.small_tree import Tree
@@ -104,6 +105,41 @@ def test_a_corpus_keeps_away_from_what_is_tested_on(tree, recorded, tmp_path):
     before = {clip.path: clip.path.read_bytes() for clip in clips}
     assert synthesise(recorded, out, ["en", "de"], tree, takes=2, workers=1) == clips
     assert {clip.path: clip.path.read_bytes() for clip in clips} == before
+
+
+def write_messages(path: Path, messages: dict[str, str]) -> None:
+    """A catalogue as gettext's ``msgfmt`` writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pairs = sorted({"": "Content-Type: text/plain; charset=UTF-8\n", **messages}.items())
+    texts = [[pair[side].encode() for pair in pairs] for side in (0, 1)]
+    place = 28 + 16 * len(pairs)
+    tables, content = b"", b""
+    for side in texts:
+        for text in side:
+            tables += struct.pack("<II", len(text), place + len(content))
+            content += text + b"\0"
+    head = struct.pack("<7I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 0)
+    path.write_bytes(head + tables + content)
+
+
+def test_a_games_stories_fill_up(tree, recorded, tmp_path):
+    messages = {
+        "Go <b>north</b>, $name|! Then rest.": "Geht nach <b>Norden</b>, $name|! Dann ruht.",
+        "scenario\4The old bridge": "Die alte Brücke",
+        "Quit": "Ende",
+        "99 swords": "99 Schwerter",
+        "a red apple": "ein roter Apfel",
+    }
+    write_messages(tree / "usr/share/games/wesnoth/1.16/locale/de/LC_MESSAGES/wesnoth-x.mo", messages)
+    german = {"geht nach norden", "dann ruht", "die alte brücke", "ein roter apfel"}
+    assert set(more_sentences(tree, "de")) == german
+    assert set(more_sentences(tree, "en")) == {"go north", "then rest", "the old bridge", "a red apple"}
+    assert more_sentences(tree, "cs") == []
+    said = untested(recorded, "en", tree)
+    assert len(said) == 5
+    assert untested(recorded, "en", tree, most=5) == said
+    assert set(untested(recorded, "en", tree, most=6)) - set(said) < {"go north", "then rest", "the old bridge"}
+    assert set(untested(recorded, "en", tree, most=99)) - set(said) == {"go north", "then rest", "the old bridge"}
 
 
 @pytest.mark.parametrize(("language", "wrong"), [("xx", "no alphabet for xx"), ("cs", "no sentences in 'cs'")])
