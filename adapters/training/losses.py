@@ -26,11 +26,8 @@ def ctc_loss(
     Semantics: logits (B, T, V), each row's valid frames and label ids -> scalar. ``allowed`` (B, V) bool: the tokens
     that a row's language has, where one head serves many. A row too short for its labels counts 0.
     """
-    wide = logits.float()
-    if allowed is not None:
-        wide = wide.masked_fill(~allowed[:, None, :], _FORBIDDEN)
     loss = F.ctc_loss(
-        F.log_softmax(wide, dim=2).transpose(0, 1),
+        _log_probabilities(logits, allowed).transpose(0, 1),
         torch.tensor([label for row in labels for label in row], dtype=torch.long).to(logits.device),
         torch.tensor(list(frames)),
         torch.tensor([len(row) for row in labels]),
@@ -39,6 +36,27 @@ def ctc_loss(
         zero_infinity=True,
     )
     return loss / max(1, sum(map(len, labels)))
+
+
+def consistency_loss(logits: Tensor, frames: Sequence[int], *, allowed: Tensor | None = None) -> Tensor:
+    """How far apart what is said of the same rows behind two masks lies: the divergence of each from the other, which
+    is held fast (CR-CTC, Yao et al. 2025, equation 4), summed over valid frames and both.
+
+    Semantics: logits (2B, T, V), row i and row B + i of the same clip, their valid frames -> scalar. ``allowed`` as for
+    :func:`ctc_loss`.
+    """
+    log = _log_probabilities(logits, allowed)
+    other = log.detach().roll(len(log) // 2, dims=0)
+    each = (other.exp() * (other - log)).sum(dim=2)  # (2B, T)
+    valid = torch.arange(each.shape[1])[None, :] < torch.tensor(list(frames))[:, None]
+    return each.masked_fill(~valid.to(each.device), 0.0).sum()
+
+
+def _log_probabilities(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    wide = logits.float()
+    if allowed is not None:
+        wide = wide.masked_fill(~allowed[:, None, :], _FORBIDDEN)
+    return F.log_softmax(wide, dim=2)
 
 
 def unit_losses(logits: Tensor, units: Sequence[np.ndarray], masked: Tensor) -> tuple[Tensor, Tensor]:

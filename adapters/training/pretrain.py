@@ -8,7 +8,7 @@ out is a Hugging Face folder, frozen from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -51,7 +51,7 @@ def pretrain(
     out: Path,
     config: PretrainConfig | None = None,
     device: str = "cpu",
-    also: Path | None = None,
+    also: Sequence[Path] = (),
 ) -> None:
     """Train a backbone on the train splits of ``manifest`` and, beside it, of ``also``, and write it to ``out``.
 
@@ -83,13 +83,13 @@ class _Run:
     """A pretraining run in its folder: model, data, and where it stands."""
 
     def __init__(
-        self, manifest: Path, folder: Path, config: PretrainConfig, device: str, also: Path | None = None
+        self, manifest: Path, folder: Path, config: PretrainConfig, device: str, also: Sequence[Path] = ()
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.rank, self.world = join_processes(device)
         self.bfloat16 = prefers_bfloat16(device)
         clips = read_manifest(manifest)
-        beside = read_manifest(also) if also is not None else []
+        beside = [clip for path in also for clip in read_manifest(path)]
         train = [clip for clip in clips if clip.split == "train"]
         if not train:
             raise DataError(f"{manifest}: no train clips")
@@ -106,7 +106,8 @@ class _Run:
         torch.manual_seed(config.seed)
         self.encoder = Encoder(config.shape.model()).to(device)
         geometry, size = self.encoder.geometry, config.shape.hidden_size
-        self.ctc = Ctc(self.clips, geometry, self.languages, size, config.intermediate_weight)
+        weights = config.intermediate_weight, config.consistency_weight
+        self.ctc = Ctc(self.clips, geometry, self.languages, size, *weights)
         if config.start is not None:
             start_backbone(Path(config.start), self.encoder)
             start_head(Path(config.start), self.ctc.vocab, self.ctc.head.weight, self.ctc.head.bias)
@@ -190,10 +191,11 @@ class _Run:
         number = step * self.world + self.rank
         audio, geometry = prepared.audio.to(self.device), self.encoder.geometry
         frames = [geometry.frames(n) for n in audio.lengths]
+        views = 2 if stage == "ctc" and self.config.consistency_weight else 1
         rng = np.random.default_rng([self.config.seed, number, 7])
         torch.manual_seed(self.config.seed * 1_000_003 + number)
         width = geometry.frames(audio.samples.shape[1])
-        masked = span_mask(frames, width, self.config.stages[stage].mask_probability, rng).to(self.device)
+        masked = span_mask(frames * views, width, self.config.stages[stage].mask_probability, rng).to(self.device)
         return Batch(audio, frames, prepared.clips, prepared.targets, masked, step)
 
     def _batches(self, stage: Stage, start: int) -> Iterator[_Prepared]:

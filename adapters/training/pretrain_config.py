@@ -40,14 +40,16 @@ class PretrainConfig:
     ``stages``: run in their order; one of no steps is left out. ``unmasked_weight``: of the frames that are not masked,
     in stage ``units``. ``intermediate_weight``: of a second CTC loss half way up. ``ema``: of the weights that are
     kept. ``language_balance``: 0 draws clips as they come, 1 every language for as many seconds as the largest.
-    ``start``: a backbone folder to go on from, whose record is kept. ``also_share``: of the seconds, those that a
-    second manifest gives.
+    ``start``: a backbone folder to go on from, whose record is kept. ``also_share``: of the seconds, those that
+    further manifests give. ``consistency_weight``: stage ``ctc`` sees each clip behind two masks, which should make no
+    difference; 0 for one mask.
     """
 
     shape: BackboneShape = field(default_factory=BackboneShape)
     units: int = 200
     unmasked_weight: float = 0.5
     intermediate_weight: float = 0.3
+    consistency_weight: float = 0.0
     ema: float = 0.999
     language_balance: float = 0.5
     seed: int = 0

@@ -118,7 +118,7 @@ def run_ways(
         run = folder / way.name
         config = way.config(usual or PretrainConfig())
         began = time.monotonic()
-        source = also if way.route == "phones" else None
+        source = [also] if also is not None and way.route == "phones" else []
         run_processes(pretrain, (manifest, run / "run", run / "model/backbone", config, device, source), processes)
         seconds = time.monotonic() - began
         dev_cer, cer = {}, {}

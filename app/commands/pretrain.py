@@ -12,7 +12,7 @@ def pretrain_command(
     data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],
     out: Annotated[Path, typer.Option(help="Model folder; the backbone goes to OUT/backbone.")],
     also: Annotated[
-        Path | None, typer.Option(help="A second manifest, of synthetic speech say, to train on besides.")
+        list[Path] | None, typer.Option(help="A further manifest, of synthetic speech say; may be given several times.")
     ] = None,
     also_share: Annotated[float, typer.Option(min=0, max=0.95, help="Of the seconds, those from --also.")] = 0.4,
     run: Annotated[Path | None, typer.Option(help="Folder for checkpoints; runs/NAME, if left out.")] = None,
@@ -38,6 +38,9 @@ def pretrain_command(
     masking: Annotated[
         float | None, typer.Option(min=0, max=0.2, help="Frames that begin a masked span of 10, in the CTC stage.")
     ] = None,
+    consistency: Annotated[
+        float, typer.Option(min=0, help="Weight of saying the same behind two masks, in the CTC stage; 0.2 is usual.")
+    ] = 0.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -54,12 +57,22 @@ def pretrain_command(
 
     config = PretrainConfig(seed=seed, start=str(start) if start else None, language_balance=balance)
     config = replace(
-        config, shape=replace(config.shape, dropout=dropout, architecture=architecture), also_share=also_share
+        config,
+        shape=replace(config.shape, dropout=dropout, architecture=architecture),
+        also_share=also_share,
+        consistency_weight=consistency,
     )
     wanted: dict[Stage, int] = {route: route_steps, "ctc": ctc_steps}
     stages = {name: replace(STAGE[name], steps=steps, batch_s=batch_s, lr=lr) for name, steps in wanted.items()}
     if masking is not None:
         stages["ctc"] = replace(stages["ctc"], mask_probability=masking)
-    args = (data, run or Path("runs") / out.name, out / "backbone", replace(config, stages=stages), device, also)
+    args = (
+        data,
+        run or Path("runs") / out.name,
+        out / "backbone",
+        replace(config, stages=stages),
+        device,
+        tuple(also or ()),
+    )
     with errors_told():
         run_processes(pretrain, args, processes)

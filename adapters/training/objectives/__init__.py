@@ -17,7 +17,8 @@ from adapters.frontend import PaddedAudio
 @dataclass(frozen=True)
 class Batch:
     """``clips``: which of the run's, row by row. ``targets``: what the objective made of each row. ``masked`` (B, T)
-    bool: the frames that the encoder does not get to see. ``step``: of the stage, for what changes on the way."""
+    bool: the frames that the encoder does not get to see; (2B, T) where it sees every row twice. ``step``: of the
+    stage, for what changes on the way."""
 
     audio: PaddedAudio
     frames: Sequence[int]

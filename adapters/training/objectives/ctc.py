@@ -10,25 +10,36 @@ from torch import Tensor, nn
 
 from adapters.encoder import Encoder
 from adapters.frontend import Geometry
+from adapters.pieces import front
 from adapters.training.data import AudioCache, encoded
-from adapters.training.losses import ctc_loss
+from adapters.training.losses import consistency_loss, ctc_loss
 from adapters.training.objectives import Batch
 from adapters.vocab import Vocab
 
 
 class Ctc:
     """One head over the union of all languages' characters, of which each clip sees only its own language's; a second
-    loss half way up (Lee and Watanabe 2021)."""
+    loss half way up (Lee and Watanabe 2021).
+
+    Where a batch has two masks a row, each row is seen behind both, and what it says is drawn together with
+    ``consistency_weight`` (Yao et al. 2025, CR-CTC, section 3.2).
+    """
 
     def __init__(
-        self, cache: AudioCache, geometry: Geometry, languages: Sequence[str], hidden_size: int, halfway_weight: float
+        self,
+        cache: AudioCache,
+        geometry: Geometry,
+        languages: Sequence[str],
+        hidden_size: int,
+        halfway_weight: float = 0.3,
+        consistency_weight: float = 0.0,
     ) -> None:
         """Raises :class:`~adapters.errors.DataError` for a text that does not fit its clip."""
         clips = cache.clips
         self.vocab = Vocab.from_texts(clip.text for clip in clips)
         self.head = nn.Linear(hidden_size, self.vocab.size)
         self.clips = range(len(clips))
-        self._halfway_weight = halfway_weight
+        self._halfway_weight, self._consistency_weight = halfway_weight, consistency_weight
         self._labels = encoded(cache, self.vocab, geometry)
         self._language = [languages.index(clip.language) for clip in clips]
         self.allowed = torch.zeros(len(languages), self.vocab.size, dtype=torch.bool)
@@ -41,10 +52,19 @@ class Ctc:
         return self._labels[clip]
 
     def loss(self, encoder: Encoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        half = encoder.trunk(batch.audio, encoder.layer_count // 2, masked=batch.masked)
-        logits = self.head(encoder.hidden(half, encoder.bare))
+        x, lengths = front(encoder.frontend, batch.audio)
+        views = len(batch.masked) // len(x)
+        frames, targets = [*batch.frames] * views, [*batch.targets] * views
+        begun = encoder.begin(x.repeat(views, 1, 1), lengths * views, masked=batch.masked)
+        half = encoder.further(begun, encoder.layer_count // 2)
+        languages = [self._language[clip] for clip in batch.clips] * views
+        allowed = self.allowed[languages].to(x.device)
+        said = self.head(encoder.hidden(half, encoder.bare))
         lower = self.head(encoder.model.encoder.layer_norm(half.hidden))
-        allowed = self.allowed[[self._language[clip] for clip in batch.clips]].to(logits.device)
-        loss = ctc_loss(logits, batch.frames, batch.targets, blank=self.vocab.blank, allowed=allowed)
-        below = ctc_loss(lower, batch.frames, batch.targets, blank=self.vocab.blank, allowed=allowed)
-        return loss + self._halfway_weight * below, {"ctc": float(loss.detach())}
+        loss = ctc_loss(said, frames, targets, blank=self.vocab.blank, allowed=allowed)
+        below = ctc_loss(lower, frames, targets, blank=self.vocab.blank, allowed=allowed)
+        total, figures = loss + self._halfway_weight * below, {"ctc": float(loss.detach())}
+        if views == 2:
+            apart = consistency_loss(said, frames, allowed=allowed) / max(1, sum(map(len, targets)))
+            total, figures["apart"] = total + self._consistency_weight * apart, float(apart.detach())
+        return total, figures

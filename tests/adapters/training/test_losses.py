@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from adapters.training.losses import ctc_loss, span_mask, unit_losses
+from adapters.training.losses import consistency_loss, ctc_loss, span_mask, unit_losses
 
 
 def logits(rows: int = 3, frames: int = 12, tokens: int = 6) -> torch.Tensor:
@@ -116,3 +116,30 @@ def test_masks_are_spans_within_the_frames(frames, probability, span, seed):
 def test_masks_cover_about_what_spans_of_ten_do():
     masked = span_mask([5_000], 5_000, 0.08, np.random.default_rng(0))
     assert masked.float().mean() == pytest.approx(1 - 0.92**10, abs=0.03)
+
+
+def test_saying_the_same_behind_two_masks_costs_nothing():
+    x = logits()
+    assert float(consistency_loss(torch.cat([x, x]), FRAMES * 2)) == 0
+
+
+def test_what_differs_is_drawn_together_and_padding_counts_nothing():
+    x = torch.randn(6, 12, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    p, q = x[:3].detach().softmax(2), x[3:].detach().softmax(2)
+    each = (p * (p / q).log() + q * (q / p).log()).sum(2)
+    wanted = sum(float(each[row, :count].sum()) for row, count in enumerate(FRAMES))
+    loss = consistency_loss(x, FRAMES * 2)
+    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, x)
+    # of KL(p || q) with p held fast, by the logits of q: q - p
+    for row, count in enumerate(FRAMES):
+        torch.testing.assert_close(gradient[row, :count], p[row, :count] - q[row, :count])
+        torch.testing.assert_close(gradient[3 + row, :count], q[row, :count] - p[row, :count])
+        assert not gradient[row, count:].any()
+
+
+def test_tokens_of_other_languages_are_left_out_of_it():
+    x = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
+    allowed = torch.tensor([[1, 1, 0, 1, 0, 0]] * 2, dtype=torch.bool)
+    wanted = consistency_loss(x[:, :, [0, 1, 3]], [4, 4])
+    torch.testing.assert_close(consistency_loss(x, [4, 4], allowed=allowed), wanted)

@@ -180,7 +180,7 @@ def test_every_route_learns_and_goes_on_after_a_kill(tones, sung, tmp_path, monk
     monkeypatch.setattr(module, "_SAVE_EVERY", 10)
     first = StageConfig(110, 8.0, 3e-3, 0.08, VARIED)
     config = replace(SHORT, stages={route: first, "ctc": StageConfig(0, 8.0, 3e-3, 0.02, VARIED)})
-    also = sung if route == "phones" else None
+    also = [sung] if route == "phones" else []
     pretrain(tones, tmp_path / "run", tmp_path / "through", config, also=also)
     notes = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
     losses = [note[figure] for note in notes if figure in note]
@@ -200,7 +200,7 @@ def test_phones_need_speech_that_has_some(tones, tmp_path):
 
 
 def test_what_is_trained_on_besides_has_its_share(tones, sung, tmp_path):
-    run = module._Run(tones, tmp_path / "run", replace(SHORT, also_share=0.25), "cpu", sung)
+    run = module._Run(tones, tmp_path / "run", replace(SHORT, also_share=0.25), "cpu", [sung])
     drawn = [0.0, 0.0]
     order = run._order("ctc", 0)
     for _ in range(600):
