@@ -24,6 +24,7 @@ from adapters.training.backbone_folder import read_head
 from adapters.training.corpus.clip_audio import write_flac
 from adapters.training.data import AudioCache, epoch_batches
 from adapters.training.manifest import Clip, read_manifest, write_manifest
+from adapters.training.precision import tune_cpu
 from adapters.vocab import Vocab
 
 SOURCE = "spliced"
@@ -65,6 +66,7 @@ def splice(
     if without := sorted(set(chosen) - {clip.language for clip in clips}):
         raise DataError(f"{manifest}: no recorded train clips of {', '.join(without)}")
     clips = [clip for clip in clips if clip.language in chosen]
+    tune_cpu()
     cache = AudioCache(clips, manifest.parent / "cache")
     pieces = _pieces(cache, backbone, progress)
     made: list[Clip] = []
