@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize, Place
 from adapters.methods import METHODS
-from adapters.shapes import NORMS, Norm, Place, expected_shapes, tensors_at
+from adapters.shapes import NORMS, Norm, expected_shapes, method_shapes, sites
 
 
 class Adapter(nn.Module):
@@ -19,13 +19,14 @@ class Adapter(nn.Module):
     ``norms`` start as copies of the backbone's, which :meth:`start_from` takes over.
     """
 
-    def __init__(self, config: AdapterConfig, hidden_size: int, layer_count: int) -> None:
+    def __init__(self, config: AdapterConfig, size: BackboneSize) -> None:
         """Raises ``ValueError`` where the configuration does not fit the backbone's sizes."""
         super().__init__()
-        self._shapes = expected_shapes(config, hidden_size, layer_count)
+        self._shapes = expected_shapes(config, size)
         self.config = config
-        self.lowest_layer = config.lowest_layer(layer_count)
+        self.lowest_layer = config.lowest_layer(size.layers)
         self._method = METHODS[config.method]
+        self._sites = sites(method_shapes(config, size))
         for name, shape in self._shapes.items():
             self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape)))
         with torch.no_grad():
@@ -58,11 +59,10 @@ class Adapter(nn.Module):
         return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
-        if layer not in self.config.layers or place not in self._method.PLACES:
+        if (names := self._sites.get((layer, place))) is None:
             return y
-        tensors = self.tensors()
-        names = tensors_at(tensors, layer, place)
-        return self._method.one(y, x, {short: tensors[name] for short, name in names.items()})
+        weights = {short: self._parameters[_attribute(name)] for short, name in names.items()}
+        return self._method.one(y, x, weights)  # type: ignore[arg-type]
 
     def head(self, x: Tensor) -> Tensor:
         return F.linear(x, self._parameters["head__weight"], self._parameters["head__bias"])  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from transformers import HubertConfig, Wav2Vec2Config
 
 from adapters.backbone import read_config
 from adapters.config import AdapterConfig
+from adapters.encoder import size_of
 from adapters.errors import BackboneError
 from adapters.shapes import expected_shapes, head_shapes, method_shapes, norm_shapes
 
@@ -88,12 +89,12 @@ def count_parameters(config: BackboneConfig, adapter: AdapterConfig) -> Paramete
 
     with torch.device("meta"):
         model = HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
-    size, layers = config.hidden_size, config.num_hidden_layers
-    expected_shapes(adapter, size, layers)
+    size = size_of(config)
+    expected_shapes(adapter, size)
     return ParameterCounts(
         backbone=sum(parameter.numel() for parameter in model.parameters()),
         adapters=_numel(method_shapes(adapter, size)),
-        norms=_numel(norm_shapes(adapter, size, layers)),
+        norms=_numel(norm_shapes(adapter, size)),
         head=_numel(head_shapes(adapter, size)),
     )
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters import rowwise
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize, Place
 from adapters.fixed import FixedAdapters, PoolKey, Stack
 from adapters.frontend import indices
 from adapters.methods import METHODS
 from adapters.pool import Pool
 from adapters.rowwise import Rows
-from adapters.shapes import Norm, Place, head_shapes, method_shapes, norm_shapes, tensors_at
+from adapters.shapes import Norm, Sites, head_shapes, method_shapes, norm_shapes, sites
 from adapters.streams import Turns
 
 HEAD_CLASS = 16
@@ -54,15 +54,14 @@ class Seat:
 
 @dataclass
 class Bank:
-    """The adapters that are on the device, for a backbone of ``layer_count`` layers of ``hidden_size``.
+    """The adapters that are on the device, for a backbone of ``size``.
 
     ``limit``: slots of each pool. Every method may be called from any thread; seats are taken one after the
     other, and batches are dressed meanwhile. ``order``: the streams of the device, if they are not
     to be its own.
     """
 
-    hidden_size: int
-    layer_count: int
+    size: BackboneSize
     limit: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
@@ -90,7 +89,7 @@ class Bank:
         with self._seating:
             try:
                 for role, (key, shapes, values) in wanted.items():
-                    pool = self._pools.get(key) or self._new_pool(shapes)
+                    pool = self._pools.get(key) or self._new_pool(shapes, role)
                     with self._lock:
                         self._pools[key] = pool
                         taken[role] = (key, pool.take())
@@ -100,7 +99,7 @@ class Bank:
                     for key, slot in taken.values():
                         self._pools[key].give_back(slot)
                 raise
-        lowest = config.lowest_layer(self.layer_count)
+        lowest = config.lowest_layer(self.size.layers)
         return Seat(config, lowest, taken["head"], taken.get("method"), taken.get("norms"))
 
     def prepare(self) -> None:
@@ -149,7 +148,11 @@ class Bank:
             for key in keys:
                 worn = [slot[1] if slot is not None and slot[0] == key else 0 for slot in slots]
                 numbers.append(worn + [0] * (rows - len(worn)))
-            return tuple(Stack(key, self._pools[key].views, first + place) for place, key in enumerate(keys))
+            pools = [self._pools[key] for key in keys]
+            return tuple(
+                Stack(key, pool.views, pool.sites, first + place)
+                for place, (key, pool) in enumerate(zip(keys, pools, strict=True))
+            )
 
         with self._lock:
             method = stacks([seat.method for seat in seats])
@@ -158,8 +161,9 @@ class Bank:
         slots = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
         return FixedAdapters(min(seat.lowest_layer for seat in seats), method, norms, heads, slots)
 
-    def _new_pool(self, shapes: Mapping[str, tuple[int, ...]]) -> Pool:
-        pool = Pool(shapes, self.limit, self.device, self.dtype)
+    def _new_pool(self, shapes: Mapping[str, tuple[int, ...]], role: str) -> Pool:
+        at = sites(shapes) if role == "method" else {}
+        pool = Pool(shapes, self.limit, self.device, self.dtype, at)
         self.turns.seating.wait(self.turns.compute.record())  # where its zeros are being written
         return pool
 
@@ -172,17 +176,17 @@ class Bank:
             "head.weight": F.pad(tensors["head.weight"], (0, 0, 0, extra)),
             "head.bias": F.pad(tensors["head.bias"], (0, extra), value=-math.inf),
         }
-        size = self.hidden_size
+        size = self.size
         wanted: dict[str, tuple[PoolKey, dict[str, tuple[int, ...]], Mapping[str, Tensor]]] = {
-            "head": (("head", classed), {"head.weight": (classed, size), "head.bias": (classed,)}, head)
+            "head": (("head", classed), {"head.weight": (classed, size.hidden), "head.bias": (classed,)}, head)
         }
         inside = method_shapes(config, size)
         if inside:
-            options = tuple(sorted(config.options.items()))
+            options = tuple(sorted(config.options.items()))  # hashable, as AdapterConfig sees to
             wanted["method"] = ((config.method, config.size, config.layers, options), inside, tensors)
-        norms = norm_shapes(config, size, self.layer_count)
+        norms = norm_shapes(config, size)
         if norms:
-            wanted["norms"] = (("norms", config.norm_layers(self.layer_count)), norms, tensors)
+            wanted["norms"] = (("norms", config.norm_layers(size.layers)), norms, tensors)
         assert head_shapes(config, size).keys() == head.keys()
         return wanted
 
@@ -195,6 +199,7 @@ class Bank:
             _WornPool(
                 key=key,
                 views=self._pools[key].views,
+                sites=self._pools[key].sites,
                 rows=None if len(found) == len(places) else indices(found, self.device),
                 numbers=(numbers := tuple(places[row][1] for row in found)),  # type: ignore[index]
                 slots=indices(numbers, self.device),
@@ -210,6 +215,7 @@ class _WornPool:
 
     key: PoolKey
     views: Mapping[str, Tensor]
+    sites: Sites
     rows: Tensor | None
     numbers: tuple[int, ...]
     slots: Tensor
@@ -229,9 +235,9 @@ class _WornPool:
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         """(B, T, D) twice, of all rows of the batch -> those that wear it are changed."""
-        method, names = METHODS[str(self.key[0])], tensors_at(self.views, layer, place)
-        if not names:
+        if (names := self.sites.get((layer, place))) is None:
             return y
+        method = METHODS[str(self.key[0])]
         if self.rows is not None:
             x, changed = x.index_select(0, self.rows), y.index_select(0, self.rows)
         else:

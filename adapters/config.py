@@ -7,6 +7,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Norms = Literal["none", "adapted", "all"]
+Projection = Literal["q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"]
+"""The linear layers within a layer: of its attention, and of its feed forward."""
+Place = Literal["attention", "feed_forward", "layer"] | Projection
+"""Where in a layer an adapter may act: after a sublayer, after the whole layer, or at a projection."""
+
+
+@dataclass(frozen=True)
+class BackboneSize:
+    """What of a backbone decides the shapes of its adapters: the width of its hidden states, its layers, and the width
+    inside its feed forwards."""
+
+    hidden: int
+    layers: int
+    feed_forward: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,8 @@ class AdapterConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()}
+        object.__setattr__(self, "options", options)
         if tuple(sorted(set(self.layers))) != self.layers or (self.layers and self.layers[0] < 0):
             raise ValueError(f"layers must ascend from 0 without repeats, not {self.layers}")
         if self.norms not in ("none", "adapted", "all"):

@@ -19,16 +19,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.config import BackboneSize, Place
 from adapters.frontend import FrontEnd, Geometry, Lengths, PaddedAudio, indices, valid_mask
 from adapters.fused import project
 from adapters.pieces import front
-from adapters.shapes import Norm, Place
+from adapters.shapes import Norm
 
 if TYPE_CHECKING:  # transformers' models take seconds to import, and only who loads one needs them
     from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
     BackboneConfig = Wav2Vec2Config | HubertConfig
     BackboneModel = Wav2Vec2Model | HubertModel
+
+
+def size_of(config: BackboneConfig) -> BackboneSize:
+    """What decides the shapes of adapters on a backbone of this configuration."""
+    return BackboneSize(config.hidden_size, config.num_hidden_layers, config.intermediate_size)
 
 
 class Worn(Protocol):
@@ -44,7 +50,7 @@ class Worn(Protocol):
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         """What the adapter at ``place`` makes of its output y, (B, T, D); x is what went in. Of a sublayer that is
-        before its residual addition, of a projection before it is split into heads."""
+        before its residual addition, of a projection before it is split into heads, of a layer after all of it."""
 
     def head(self, x: Tensor) -> Tensor:
         """(B, T, D) -> logits (B, T, V); columns beyond a row's own vocabulary are -inf."""
@@ -95,6 +101,7 @@ class Encoder(nn.Module):
         self.frontend = FrontEnd(model.feature_extractor, model.feature_projection, self.geometry)
         self.layer_count: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
+        self.size = size_of(config)
         self.pre_norm: bool = config.do_stable_layer_norm
         self.bare: Worn = _NOTHING
 
@@ -158,14 +165,24 @@ class Encoder(nn.Module):
         normed = worn.norm(index, "layer_norm", layer.layer_norm, x)
         x = x + worn.adapt(index, "attention", self._attention(index, normed, attend, worn), normed)
         normed = worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
-        return x + worn.adapt(index, "feed_forward", layer.feed_forward(normed), normed)
+        x = x + worn.adapt(index, "feed_forward", self._feed_forward(index, normed, worn), normed)
+        return worn.adapt(index, "layer", x, x)
 
     def _post_norm_layer(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
         layer: Any = self.model.encoder.layers[index]
         x = x + worn.adapt(index, "attention", self._attention(index, x, attend, worn), x)
         x = worn.norm(index, "layer_norm", layer.layer_norm, x)
-        x = x + worn.adapt(index, "feed_forward", layer.feed_forward(x), x)
-        return worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
+        x = x + worn.adapt(index, "feed_forward", self._feed_forward(index, x, worn), x)
+        x = worn.norm(index, "final_layer_norm", layer.final_layer_norm, x)
+        return worn.adapt(index, "layer", x, x)
+
+    def _feed_forward(self, index: int, x: Tensor, worn: Worn) -> Tensor:
+        layer: Any = self.model.encoder.layers[index]
+        inside = layer.feed_forward
+        y = worn.adapt(index, "intermediate_dense", inside.intermediate_dense(x), x)  # (B, T, F)
+        y = self._drop(inside.intermediate_act_fn(y), self.config.activation_dropout)
+        y = worn.adapt(index, "output_dense", inside.output_dense(y), y)
+        return self._drop(y, self.config.hidden_dropout)
 
     def _attention(self, index: int, x: Tensor, attend: Tensor | None, worn: Worn) -> Tensor:
         layer: Any = self.model.encoder.layers[index]
@@ -177,9 +194,10 @@ class Encoder(nn.Module):
             return y.view(batch, width, heads, size // heads).transpose(1, 2)  # (B, H, T, D/H)
 
         q, k, v = project(attention, x)  # (B, T, D) each
-        q, v = worn.adapt(index, "q_proj", q, x), worn.adapt(index, "v_proj", v, x)
-        y = self._attend(split(q), split(k), split(v), attend)
-        y = attention.out_proj(y.transpose(1, 2).reshape(batch, width, size))
+        q, k = worn.adapt(index, "q_proj", q, x), worn.adapt(index, "k_proj", k, x)
+        v = worn.adapt(index, "v_proj", v, x)
+        y = self._attend(split(q), split(k), split(v), attend).transpose(1, 2).reshape(batch, width, size)
+        y = worn.adapt(index, "out_proj", attention.out_proj(y), y)
         return self._drop(y, self.config.hidden_dropout)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.record import DTYPES
 from adapters.shapes import expected_shapes
@@ -19,8 +19,7 @@ def check_tensors(
     dtype: str,
     tensors: Mapping[str, torch.Tensor],
     vocab: Vocab,
-    hidden_size: int,
-    layer_count: int,
+    size: BackboneSize,
 ) -> None:
     """Raises :class:`AdapterMismatch` for names, shapes or types that do not fit, and :class:`AdapterFormatError` for
     numbers that are none."""
@@ -29,7 +28,7 @@ def check_tensors(
     if dtype not in DTYPES:
         raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
     try:
-        expected = expected_shapes(config, hidden_size, layer_count)
+        expected = expected_shapes(config, size)
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterMismatch(name, f"no adapter of this config fits the backbone: {error}") from error
     for key in sorted(expected.keys() ^ tensors.keys()):

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters import rowwise
+from adapters.config import Place
 from adapters.methods import METHODS
-from adapters.shapes import Norm, Place, tensors_at
+from adapters.shapes import Norm, Sites
 
 PoolKey = tuple[object, ...]
 
@@ -29,6 +30,7 @@ class Stack:
 
     key: PoolKey
     views: Mapping[str, Tensor]
+    sites: Sites
     row: int
 
 
@@ -67,8 +69,7 @@ class FixedAdapters:
 
     def adapt(self, layer: int, place: Place, y: Tensor, x: Tensor) -> Tensor:
         for stack in self.method:
-            names = tensors_at(stack.views, layer, place)
-            if names:
+            if (names := stack.sites.get((layer, place))) is not None:
                 weights = {short: self._pick(stack, name) for short, name in names.items()}
                 y = METHODS[str(stack.key[0])].many(y, x, weights)
         return y

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
+from adapters.config import BackboneSize
 from adapters.durable import read_inside, write_whole
 from adapters.encoder import Frames
 from adapters.errors import AdapterFormatError, LanguageHeadError
@@ -159,7 +160,7 @@ class LanguageHead:
                 old.unlink()
 
 
-def load_language_head(folder: Path, *, fingerprint: str, hidden_size: int, layer_count: int) -> LanguageHead:
+def load_language_head(folder: Path, *, fingerprint: str, size: BackboneSize) -> LanguageHead:
     """The head in ``folder``, checked against the backbone. Raises :class:`~adapters.errors.LanguageHeadError`."""
     try:
         record = json.loads(read_inside(folder, _RECORD, _MOST_BYTES))
@@ -186,21 +187,20 @@ def load_language_head(folder: Path, *, fingerprint: str, hidden_size: int, laye
     count = len(head.languages)
     if head.fingerprint != fingerprint:
         raise LanguageHeadError(f"{folder}: made for the backbone {head.fingerprint}, and this is {fingerprint}")
-    letters = head.letters
-    size = letters.weight.shape[0]
+    spoken, hidden = head.letters.weight.shape[0], size.hidden
     shapes = {
-        "weight": (count, size - 1),
+        "weight": (count, spoken - 1),
         "bias": (count,),
-        "letters.weight": (size, hidden_size),
-        "letters.bias": (size,),
-        "letters.norm_weight": (hidden_size,),
-        "letters.norm_bias": (hidden_size,),
+        "letters.weight": (spoken, hidden),
+        "letters.bias": (spoken,),
+        "letters.norm_weight": (hidden,),
+        "letters.norm_bias": (hidden,),
     }
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
             raise LanguageHeadError(f"{folder}: {name} has the shape {tuple(tensors[name].shape)}, not {shape}")
         if not torch.isfinite(tensors[name]).all():
             raise LanguageHeadError(f"{folder}: {name} holds what is no number")
-    if len(head.calibration.offsets) != count or not 0 < head.layer <= layer_count:
-        raise LanguageHeadError(f"{folder}: {_RECORD} does not fit itself or the {layer_count} layers of the backbone")
+    if len(head.calibration.offsets) != count or not 0 < head.layer <= size.layers:
+        raise LanguageHeadError(f"{folder}: {_RECORD} does not fit itself or the {size.layers} layers of the backbone")
     return head

@@ -8,11 +8,13 @@ import mmap
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from adapters.errors import BankFull
+from adapters.shapes import Sites
 
 _SLOW_TO_TOUCH = 1 << 22  # bytes whose pages take milliseconds to be made
 _MAP_NORESERVE = 0x4000  # Linux; mmap has no name for it before Python 3.13
@@ -27,10 +29,16 @@ class Pool:
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], limit: int, device: torch.device, dtype: torch.dtype
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        limit: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        sites: Sites = MappingProxyType({}),
     ) -> None:
-        """Raises :class:`~adapters.errors.BankFull` where there is no room for it."""
-        self._shapes = dict(shapes)
+        """``sites``: where in the layers its tensors act. Raises :class:`~adapters.errors.BankFull` where there is no
+        room for it."""
+        self._shapes, self.sites = dict(shapes), sites
         self._width = sum(math.prod(shape) for shape in shapes.values())
         self._buffer = _zeros(1 + limit, self._width, device, dtype)
         self._free = list(range(1, 1 + limit))  # a heap

@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, NoReturn
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.language import language_tag
 
@@ -88,13 +88,13 @@ class AdapterRecord:
         """Whether it names the backbone that it was made for."""
         return self.fingerprint is not None
 
-    def check_fits(self, fingerprint: str, layer_count: int) -> None:
+    def check_fits(self, fingerprint: str, size: BackboneSize) -> None:
         """Raises :class:`AdapterMismatch` where the record alone tells that the adapter is for another backbone."""
         if self.fingerprint not in (None, fingerprint):
             ours, theirs = fingerprint[:_HASH_PREFIX], str(self.fingerprint)[:_HASH_PREFIX]
             raise AdapterMismatch(self.name, f"made for the backbone {theirs}, and this is {ours}")
-        if self.config.layers and self.config.layers[-1] >= layer_count:
-            raise AdapterMismatch(self.name, f"adapts layer {self.config.layers[-1]} of {layer_count}, counted from 0")
+        if self.config.layers and self.config.layers[-1] >= size.layers:
+            raise AdapterMismatch(self.name, f"adapts layer {self.config.layers[-1]} of {size.layers}, counted from 0")
 
     def to_json(self) -> str:
         """The content of ``adapter.json``; equal records give equal text. Raises :class:`AdapterFormatError`."""

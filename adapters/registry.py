@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from adapters.config import BackboneSize
 from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
 from adapters.language import language_key, language_name, language_tag
 from adapters.loaded import LoadedAdapter
@@ -71,14 +72,13 @@ class Snapshot:
 class Registry:
     """The adapters of several stores for one backbone. Of two with one name the earlier store's is meant.
 
-    ``fingerprint``, ``hidden_size`` and ``layer_count`` are the backbone's. Safe to use from any thread.
+    ``fingerprint`` and ``size`` are the backbone's. Safe to use from any thread.
     """
 
-    def __init__(self, stores: Sequence[AdapterStore], fingerprint: str, hidden_size: int, layer_count: int) -> None:
+    def __init__(self, stores: Sequence[AdapterStore], fingerprint: str, size: BackboneSize) -> None:
         self.stores = tuple(stores)
         self.fingerprint = fingerprint
-        self.hidden_size = hidden_size
-        self.layer_count = layer_count
+        self.size = size
         self._looking = threading.Lock()
         self._read: dict[tuple[int, str], tuple[Signature, RegisteredAdapter | RefusedAdapter]] = {}
         self._found = Snapshot.of([], [])
@@ -126,7 +126,7 @@ class Registry:
             return known  # a refused one may have been unreadable for a moment
         try:
             record = store.record(name)
-            record.check_fits(self.fingerprint, self.layer_count)
+            record.check_fits(self.fingerprint, self.size)
         except AdapterError as error:
             return signature, RefusedAdapter(name, store, error)
         return signature, RegisteredAdapter(record, store)
@@ -167,7 +167,7 @@ class Registry:
 
     def load(self, adapter: RegisteredAdapter) -> LoadedAdapter:
         """Its weights, read and checked against the backbone. Raises :class:`AdapterError`."""
-        return adapter.store.load(adapter.record, hidden_size=self.hidden_size, layer_count=self.layer_count)
+        return adapter.store.load(adapter.record, size=self.size)
 
 
 def _reasons(refused: Iterable[RefusedAdapter]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.durable import check_inside, read_inside, sync_folder, write_whole
 from adapters.errors import (
     AdapterCorrupt,
@@ -88,7 +88,7 @@ class AdapterStore:
             raise AdapterFormatError(name, f"{_RECORD} cannot be read: {error}") from error
         return AdapterRecord.from_json(name, content)
 
-    def load(self, record: AdapterRecord, *, hidden_size: int, layer_count: int) -> LoadedAdapter:
+    def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
         """Read the version that ``record`` is of, current or not.
 
         Raises :class:`AdapterCorrupt` where a file is missing or another than the record's, :class:`AdapterFormatError`
@@ -106,7 +106,7 @@ class AdapterStore:
             tensors = safetensors.torch.load(content)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise AdapterFormatError(name, f"{record.weights.name} is not safetensors: {error}") from error
-        check_tensors(name, record.config, record.dtype, tensors, vocab, hidden_size, layer_count)
+        check_tensors(name, record.config, record.dtype, tensors, vocab, size)
         return LoadedAdapter(record, tensors, vocab, self._language_model(record))
 
     def _language_model(self, record: AdapterRecord) -> LanguageModel | None:
@@ -123,8 +123,7 @@ class AdapterStore:
         *,
         language: str,
         config: AdapterConfig,
-        hidden_size: int,
-        layer_count: int,
+        size: BackboneSize,
         fingerprint: str | None,
         default: bool = False,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
@@ -138,7 +137,7 @@ class AdapterStore:
         Raises as :meth:`load` does, before anything changes.
         """
         dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.") if tensors else ""
-        check_tensors(name, config, dtype, tensors, vocab, hidden_size, layer_count)
+        check_tensors(name, config, dtype, tensors, vocab, size)
         weights = safetensors.torch.save({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)})
         files = {"weights": weights, "vocab": vocab.to_json().encode()}
         words = None
@@ -163,7 +162,7 @@ class AdapterStore:
         )
         record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
         with self._writing():
-            self._write(record, files, hidden_size, layer_count)
+            self._write(record, files, size)
             write_whole(self.folder / name / _RECORD, record.to_json().encode())
         return record
 
@@ -173,8 +172,7 @@ class AdapterStore:
         record: bytes,
         files: Mapping[str, bytes],
         *,
-        hidden_size: int,
-        layer_count: int,
+        size: BackboneSize,
         fingerprint: str,
     ) -> AdapterRecord:
         """Take in a version that was written elsewhere: the bytes of its record and of its files, as
@@ -182,38 +180,36 @@ class AdapterStore:
         :meth:`load` does.
         """
         parsed = AdapterRecord.from_json(name, record)
-        parsed.check_fits(fingerprint, layer_count)
+        parsed.check_fits(fingerprint, size)
         for what, stored in parsed.files.items():
             content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
                 raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
         with self._writing():
-            self._write(parsed, files, hidden_size, layer_count)
+            self._write(parsed, files, size)
         return parsed
 
-    def commit(
-        self, record: AdapterRecord, *, hidden_size: int, layer_count: int, instead_of: str | None = None
-    ) -> None:
+    def commit(self, record: AdapterRecord, *, size: BackboneSize, instead_of: str | None = None) -> None:
         """Make a staged version the current one. ``instead_of``: the version that must be current, ``""`` for none.
 
         Raises :class:`PublishConflict`, and as :meth:`load` does, before anything changes."""
         with self._writing():
             self._check_current(record.name, instead_of)
-            self.load(record, hidden_size=hidden_size, layer_count=layer_count)
+            self.load(record, size=size)
             write_whole(self.folder / record.name / _RECORD, record.to_json().encode())
 
-    def _write(self, record: AdapterRecord, files: Mapping[str, bytes], hidden_size: int, layer_count: int) -> None:
+    def _write(self, record: AdapterRecord, files: Mapping[str, bytes], size: BackboneSize) -> None:
         """The files of a version, written and read back."""
-        size = len(record.to_json().encode())
-        if size > _MAX_RECORD_BYTES:
-            raise AdapterFormatError(record.name, f"a record of {size} bytes; {_MAX_RECORD_BYTES} are allowed")
+        written = len(record.to_json().encode())
+        if written > _MAX_RECORD_BYTES:
+            raise AdapterFormatError(record.name, f"a record of {written} bytes; {_MAX_RECORD_BYTES} are allowed")
         folder = self.folder / record.name
         folder.mkdir(exist_ok=True)
         check_inside(folder)
         sync_folder(self.folder)
         for what, stored in record.files.items():
             write_whole(folder / stored.name, files[what])
-        self.load(record, hidden_size=hidden_size, layer_count=layer_count)
+        self.load(record, size=size)
 
     def _check_current(self, name: str, instead_of: str | None) -> None:
         if instead_of is None:

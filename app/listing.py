@@ -45,7 +45,7 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, he
     found = whereabouts(adapter)
     state, reason = found.state, found.reason
     try:
-        parameters = parameter_count(record.config, registry.hidden_size, registry.layer_count)
+        parameters = parameter_count(record.config, registry.size)
     except ValueError as error:  # a method that nobody here knows: found out when it is first worn
         parameters, state, reason = None, "failed", str(error)
     test = record.metrics.get("test", {})

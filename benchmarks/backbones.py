@@ -19,6 +19,7 @@ from adapters.adapter import Adapter
 from adapters.architectures import ARCHITECTURES
 from adapters.backbone import fingerprint, read_config
 from adapters.config import AdapterConfig, top_layers
+from adapters.encoder import size_of
 from adapters.record import AdapterRecord
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
@@ -71,8 +72,7 @@ def publish_random(folder: Path, size: AdapterSize, adapters: int) -> None:
             VOCAB,
             language="en",
             config=shape,
-            hidden_size=config.hidden_size,
-            layer_count=config.num_hidden_layers,
+            size=size_of(config),
             fingerprint=known_by,
         )
         for number in range(min(adapters, _DISTINCT))
@@ -93,7 +93,7 @@ def _publish_again(store: AdapterStore, record: AdapterRecord, name: str) -> Non
 def random_tensors(shape: AdapterConfig, config: Any, *, seed: int) -> dict[str, torch.Tensor]:
     """An adapter away from where training starts."""
     torch.manual_seed(seed)
-    adapter = Adapter(shape, config.hidden_size, config.num_hidden_layers)
+    adapter = Adapter(shape, size_of(config))
     tensors = {name: tensor.detach() for name, tensor in adapter.tensors().items()}
     return {name: (tensor + torch.randn_like(tensor) * 0.02).half() for name, tensor in tensors.items()}
 

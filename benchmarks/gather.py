@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.methods import bottleneck
 from adapters.pool import Pool
 
@@ -84,7 +84,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Figure]:
     device = torch.device(arguments.device)
     dtype = getattr(torch, arguments.dtype or ("float32" if device.type == "cpu" else "float16"))
     config = AdapterConfig("bottleneck", case.size, (0,), "none", 1)
-    pool = Pool(bottleneck.shapes(config, arguments.hidden), arguments.slots, device, dtype)
+    size = BackboneSize(arguments.hidden, 1, 4 * arguments.hidden)
+    pool = Pool(bottleneck.shapes(config, "attention", size), arguments.slots, device, dtype)
     for view in pool.views.values():
         view.normal_(std=0.02)
     chosen = sorted(1 + row * case.distinct // case.rows for row in range(case.rows))

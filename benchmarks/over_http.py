@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from adapters.backbone import read_config
+from adapters.encoder import size_of
 from adapters.store import AdapterStore
 from benchmarks.clips import cut, read_recordings, repeated, wav
 from benchmarks.server import serving
@@ -186,8 +187,8 @@ def _another_version(model: Path, name: str, number: int) -> tuple[bytes, bytes,
     """The three files of an adapter that differs a little from the current one."""
     store = AdapterStore(model / "adapters")
     record = store.record(name)
-    size = _sizes(model)
-    loaded = store.load(record, hidden_size=size[0], layer_count=size[1])
+    size = size_of(read_config(model / "backbone"))
+    loaded = store.load(record, size=size)
     tensors = {key: tensor * (1 + 1e-3 * (number + 1)) for key, tensor in loaded.tensors.items()}
     with tempfile.TemporaryDirectory() as folder:
         made = AdapterStore(folder).publish(
@@ -196,19 +197,13 @@ def _another_version(model: Path, name: str, number: int) -> tuple[bytes, bytes,
             loaded.vocab,
             language=record.language,
             config=record.config,
-            hidden_size=size[0],
-            layer_count=size[1],
+            size=size,
             fingerprint=record.fingerprint,
         )
         place = Path(folder) / name
         parts = ("adapter.json", made.weights.name, made.vocab.name)
         record_file, weights, vocab = ((place / part).read_bytes() for part in parts)
     return record_file, weights, vocab
-
-
-def _sizes(model: Path) -> tuple[int, int]:
-    config = read_config(model / "backbone")
-    return config.hidden_size, config.num_hidden_layers
 
 
 async def _transcribe(client: httpx.AsyncClient, name: str, content: bytes) -> None:

@@ -54,11 +54,10 @@ class Step:
 def profile_steps(backbone: str, model: Path, device: str, rows: Sequence[int], seconds: float) -> list[Step]:
     """A step of each number of ``rows``, whose adapters are those of the model folder, in turn."""
     encoder = load_backbone(model / "backbone", device=device, dtype=_dtype(device))
-    bank = Bank(encoder.hidden_size, encoder.layer_count, max(rows), torch.device(device), _dtype(device))
+    bank = Bank(encoder.size, max(rows), torch.device(device), _dtype(device))
     store = AdapterStore(model / "adapters")
     names = store.names()[: max(rows)]
-    sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}
-    loaded = [store.load(store.record(name), **sizes) for name in names]
+    loaded = [store.load(store.record(name), size=encoder.size) for name in names]
     seats = [bank.seat(one.record.config, one.tensors) for one in loaded]
     narrow = {one.record.config.size for one in loaded}
     if device == "cpu":

@@ -14,6 +14,7 @@ from torch import Tensor
 from adapters.backbone import read_config
 from adapters.bank import Bank
 from adapters.config import AdapterConfig
+from adapters.encoder import size_of
 from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
 from benchmarks.backbones import AdapterSize, random_tensors
@@ -56,20 +57,20 @@ def seat_published(what: str, model: Path, device: str) -> Seating:
 def _published(model: Path, config: Any) -> Iterator[Weights]:
     store = AdapterStore(model / "adapters")
     for name in store.names():
-        loaded = store.load(store.record(name), hidden_size=config.hidden_size, layer_count=config.num_hidden_layers)
+        loaded = store.load(store.record(name), size=size_of(config))
         yield loaded.record.config, loaded.tensors
 
 
 def _seat(what: str, config: Any, adapters: Sequence[Weights], device: str) -> Seating:
     dtype = torch.float32 if device == "cpu" else torch.float16
-    size, layers = config.hidden_size, config.num_hidden_layers
-    bank = Bank(size, layers, len(adapters), torch.device(device), dtype)
+    size = size_of(config)
+    bank = Bank(size, len(adapters), torch.device(device), dtype)
     found = Seating(what, [], [], [], [], [])
     before, taken, parameters = resident_bytes(), [], 0
     for shape, tensors in adapters:
         taken.append(_timed(bank, shape, tensors, found.seconds))
         bank.prepare()
-        parameters += parameter_count(shape, size, layers) * dtype.itemsize
+        parameters += parameter_count(shape, size) * dtype.itemsize
         found.parameter_bytes.append(parameters)
         found.bank_bytes.append(bank.bytes)
         found.host_bytes.append(resident_bytes() - before)
@@ -78,7 +79,7 @@ def _seat(what: str, config: Any, adapters: Sequence[Weights], device: str) -> S
         bank.unseat(taken[place])
         taken[place] = _timed(bank, *adapters[place], found.seconds)
         bank.prepare()
-    unprepared = Bank(size, layers, len(adapters), torch.device(device), dtype)
+    unprepared = Bank(size, len(adapters), torch.device(device), dtype)
     for shape, tensors in adapters:
         _timed(unprepared, shape, tensors, found.unprepared_s)
     return found

@@ -69,7 +69,7 @@ def clip(seconds: float, seed: int = 0, loudness: float = 0.1) -> np.ndarray:
 def perturbed_adapter(config: AdapterConfig, encoder: Encoder, seed: int) -> Adapter:
     """An adapter far from the identity and from every other seed's."""
     torch.manual_seed(seed)
-    adapter = Adapter(config, encoder.hidden_size, encoder.layer_count)
+    adapter = Adapter(config, encoder.size)
     adapter.start_from(encoder.model.encoder.layers)
     with torch.no_grad():
         for tensor in adapter.tensors().values():
@@ -113,8 +113,7 @@ def publish_random(
         vocab,
         language=language or name,
         config=config,
-        hidden_size=encoder.hidden_size,
-        layer_count=encoder.layer_count,
+        size=encoder.size,
         fingerprint=fingerprint(folder / "backbone"),
         default=True,
         metrics={"test": {"cer": 0.9, "wer": 1.0}},

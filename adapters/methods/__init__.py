@@ -1,9 +1,9 @@
 """Methods of adaptation: a file each, and a line in ``METHODS``.
 
-A method is a module with ``PLACES`` (where in a layer it acts: on a sublayer or a projection, whose output y it changes
-and whose input x it may look at), ``OPTIONS`` (names of those it has), ``shapes`` (its
-tensors at one place), ``start`` (their values before training) and the pair ``one`` and ``many``: one adapter for all
-rows, and a different one for each row.
+A method is a module with ``OPTIONS`` (names of those it has), ``places`` (where in a layer it acts: on a sublayer, a
+projection or a whole layer, whose output y it changes and whose input x it may look at), ``shapes`` (its tensors at one
+of them), ``start`` (their values before training) and the pair ``one`` and ``many``: one adapter for all rows, and a
+different one for each row.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Protocol
 
 from torch import Tensor
 
-from adapters.config import AdapterConfig
-from adapters.methods import bottleneck, head_only, lora
+from adapters.config import AdapterConfig, BackboneSize, Place
+from adapters.methods import bottleneck, head_only, lora, mms
 from adapters.rowwise import Rows
 
 
 class Method(Protocol):
     """What a method's module offers; see :mod:`adapters.methods.bottleneck` for the meaning of each."""
 
-    PLACES: tuple[str, ...]
     OPTIONS: tuple[str, ...]
 
-    def shapes(self, config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]: ...
+    def places(self, config: AdapterConfig) -> tuple[Place, ...]: ...
+
+    def shapes(self, config: AdapterConfig, place: Place, size: BackboneSize) -> dict[str, tuple[int, ...]]: ...
 
     def start(self, name: str, tensor: Tensor) -> None: ...
 
@@ -33,6 +34,6 @@ class Method(Protocol):
     def many(self, y: Tensor, x: Tensor, w: Mapping[str, Rows]) -> Tensor: ...
 
 
-METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only, "lora": lora}  # type: ignore[dict-item]
+METHODS: dict[str, Method] = {"bottleneck": bottleneck, "head": head_only, "lora": lora, "mms": mms}  # type: ignore[dict-item]
 
 __all__ = ["METHODS", "Method"]

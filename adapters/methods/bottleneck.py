@@ -14,24 +14,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters import rowwise
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize, Place
 from adapters.rowwise import Rows
 
-PLACES = ("attention", "feed_forward")
 OPTIONS: tuple[str, ...] = ()
 NORM_EPS = 1e-5
 _START = 1e-4
 
 
-def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+def places(config: AdapterConfig) -> tuple[Place, ...]:
+    """After attention and after the feed forward."""
+    return ("attention", "feed_forward")
+
+
+def shapes(config: AdapterConfig, place: Place, size: BackboneSize) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors at one place of one layer: 2·D·b + b + D + 2·D parameters."""
     return {
-        "norm.weight": (hidden_size,),
-        "norm.bias": (hidden_size,),
-        "down.weight": (config.size, hidden_size),
+        "norm.weight": (size.hidden,),
+        "norm.bias": (size.hidden,),
+        "down.weight": (config.size, size.hidden),
         "down.bias": (config.size,),
-        "up.weight": (hidden_size, config.size),
-        "up.bias": (hidden_size,),
+        "up.weight": (size.hidden, config.size),
+        "up.bias": (size.hidden,),
     }
 
 

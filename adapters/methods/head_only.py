@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize, Place
 from adapters.rowwise import Rows
 
-PLACES: tuple[str, ...] = ()
 OPTIONS: tuple[str, ...] = ()
 
 
-def shapes(config: AdapterConfig, hidden_size: int) -> dict[str, tuple[int, ...]]:
+def places(config: AdapterConfig) -> tuple[Place, ...]:
+    """Nowhere."""
+    return ()
+
+
+def shapes(config: AdapterConfig, place: Place, size: BackboneSize) -> dict[str, tuple[int, ...]]:
     """No tensors."""
     return {}
 

@@ -88,7 +88,7 @@ def evaluate(
     keep_freed_memory()
     encoder = load_backbone(models / "backbone", device=device, quantise=quantise)
     store = AdapterStore(models / "adapters")
-    registry = Registry([store], fingerprint(models / "backbone"), encoder.hidden_size, encoder.layer_count)
+    registry = Registry([store], fingerprint(models / "backbone"), encoder.size)
     for refused in registry.snapshot.refused:
         announce(f"left out: {refused.error}")
     clips = [clip for clip in read_manifest(manifest) if clip.split == split]
@@ -106,7 +106,7 @@ def evaluate(
         raise DataError(f"{manifest}: no {split} clips of {', '.join(without)}")
     if not clips:
         raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}")
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=max(8, len(chosen)), device=torch.device(device))
+    bank = Bank(encoder.size, limit=max(8, len(chosen)), device=torch.device(device))
     loaded = {tag: registry.load(registered) for tag, registered in chosen.items()}
     candidates = {tag: Candidate(bank.seat(one.record.config, one.tensors), one.vocab) for tag, one in loaded.items()}
     paths = hear_paths(

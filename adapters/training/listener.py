@@ -51,8 +51,8 @@ class Listener:
         self._normalised = read_normalised(models / "backbone")
         self._cache = manifest.parent / "cache"
         self._device = device
-        sizes = self._encoder.hidden_size, self._encoder.layer_count
-        registry = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), *sizes)
+        size = self._encoder.size
+        registry = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), size)
         found: dict[str, RegisteredAdapter] = {}
         for language in sorted({clip.language for clip in read_manifest(manifest)}):
             try:
@@ -65,7 +65,7 @@ class Listener:
             )
         self.languages = tuple(found)
         self.letters = _letters(models / "backbone", self._encoder)
-        self._bank = Bank(*sizes, limit=len(found), device=torch.device(device))
+        self._bank = Bank(size, limit=len(found), device=torch.device(device))
         self._seats: list[Seat] = []
         for adapter in found.values():
             loaded = registry.load(adapter)

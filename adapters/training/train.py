@@ -213,8 +213,7 @@ class _Run:
             self.vocab,
             language=self.language,
             config=adapter.config,
-            hidden_size=encoder.hidden_size,
-            layer_count=encoder.layer_count,
+            size=encoder.size,
             fingerprint=known_by,
             default=name == self.language,
             metrics=metrics,
@@ -241,7 +240,7 @@ class _Run:
     def _hear(self, clips: list[Clip]) -> list[Said]:
         """Through a bank of its own, as it will be served."""
         encoder, adapter = self.trainee.encoder, self.trainee.adapter
-        bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1, device=torch.device(self.device))
+        bank = Bank(encoder.size, limit=1, device=torch.device(self.device))
         seat = bank.seat(adapter.config, {name: tensor.detach() for name, tensor in adapter.tensors().items()})
         candidates = {clips[0].language: Candidate(seat, self.vocab)}
         return hear(clips, candidates, encoder, bank, normalised=self.normalised)

@@ -43,7 +43,7 @@ class Trainee(nn.Module):
             vocab_size=vocab_size,
         )
         torch.manual_seed(config.seed)
-        self.adapter = Adapter(worn, self.encoder.hidden_size, count).to(device)
+        self.adapter = Adapter(worn, self.encoder.size).to(device)
         self.adapter.start_from(self.encoder.model.encoder.layers)
         self._tuned = _tuned(self.encoder, len(chosen)) if full else {}
         for parameter in self._tuned.values():
@@ -65,7 +65,7 @@ class Trainee(nn.Module):
     def counts(self) -> dict[str, float]:
         """``parameters`` that train, and the ``percent`` that they are of the whole model, adapter and all."""
         frozen = sum(p.numel() for name, p in self._named() if name not in self._tuned)
-        trained = parameter_count(self.adapter.config, self.encoder.hidden_size, self.encoder.layer_count)
+        trained = parameter_count(self.adapter.config, self.encoder.size)
         trained += sum(parameter.numel() for parameter in self._tuned.values())
         return {"parameters": trained, "percent": round(100 * trained / (trained + frozen), 3)}
 

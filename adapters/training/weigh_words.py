@@ -49,9 +49,8 @@ def add_language_model(
     Raises :class:`~adapters.errors.DataError` without dev clips of the language, and what registry and store raise.
     """
     encoder = load_backbone(models / "backbone", device=device)
-    sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}
     store = AdapterStore(models / "adapters")
-    registry = Registry([store], fingerprint(models / "backbone"), *sizes.values())
+    registry = Registry([store], fingerprint(models / "backbone"), encoder.size)
     loaded = registry.load(registry.resolve(name=name))
     record = loaded.record
     splits = {
@@ -61,7 +60,7 @@ def add_language_model(
     if not splits["dev"]:
         raise DataError(f"{manifest}: no dev clips of {record.language!r} to weigh words on")
     arpa = sentences if isinstance(sentences, bytes) else estimate(sentences, order)
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1, device=torch.device(device))
+    bank = Bank(encoder.size, limit=1, device=torch.device(device))
     candidates = {record.language: Candidate(bank.seat(record.config, loaded.tensors), loaded.vocab)}
     normalised = read_normalised(models / "backbone")
     paths = {
@@ -97,6 +96,6 @@ def add_language_model(
         licence=record.licence,
         synthetic=record.synthetic,
         language_model=model,
-        **sizes,
+        size=encoder.size,
     )
     return Weighed(published, alpha, beta, both)

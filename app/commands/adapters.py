@@ -33,6 +33,7 @@ def adapters_command(
 
 def _listed(settings: Settings) -> list[AdapterOut]:
     from adapters.backbone import fingerprint, read_config
+    from adapters.encoder import size_of
     from adapters.errors import LanguageHeadError
     from adapters.language_head import load_language_head
     from adapters.registry import Registry
@@ -42,12 +43,11 @@ def _listed(settings: Settings) -> list[AdapterOut]:
     backbone = settings.models / "backbone"
     config = read_config(backbone)
     stores = [AdapterStore(folder) for folder in settings.adapter_folders]
-    registry = Registry(stores, fingerprint(backbone), config.hidden_size, config.num_hidden_layers)
+    registry = Registry(stores, fingerprint(backbone), size_of(config))
     folder, head = settings.models / "languages", None
     with contextlib.suppress(LanguageHeadError):  # then no language can be told
         if folder.exists():
-            sizes = {"hidden_size": registry.hidden_size, "layer_count": registry.layer_count}
-            head = load_language_head(folder, fingerprint=registry.fingerprint, **sizes)
+            head = load_language_head(folder, fingerprint=registry.fingerprint, size=registry.size)
     return listing(registry, on_disk, head)
 
 

@@ -85,8 +85,7 @@ class Engine:
     async def _start(self) -> None:
         self.encoder, self.registry, self.head = await asyncio.to_thread(self._load)
         bank = Bank(
-            self.encoder.hidden_size,
-            self.encoder.layer_count,
+            self.encoder.size,
             self.config.max_seats,
             torch.device(self.config.device),
             self.config.dtype,
@@ -238,12 +237,11 @@ class Engine:
             torch.set_num_threads(config.threads)
         encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
         stores = [AdapterStore(folder) for folder in config.stores]
-        sizes = {"hidden_size": encoder.hidden_size, "layer_count": encoder.layer_count}
-        registry = Registry(stores, fingerprint(config.backbone), **sizes)
+        registry = Registry(stores, fingerprint(config.backbone), encoder.size)
         head = None
         if config.language_head is not None and config.language_head.exists():
             try:
-                head = load_language_head(config.language_head, fingerprint=registry.fingerprint, **sizes)
+                head = load_language_head(config.language_head, fingerprint=registry.fingerprint, size=encoder.size)
             except LanguageHeadError as error:
                 self.no_head = f"no language can be told: {error}"
                 log.error("%s", self.no_head)

@@ -86,14 +86,13 @@ class Publishing:
             await self._refresh()
             current = self._current(name, instead_of)
             store = self._registry.stores[0]
-            sizes = {"hidden_size": self._registry.hidden_size, "layer_count": self._registry.layer_count}
-            fingerprint = self._registry.fingerprint
+            size, fingerprint = self._registry.size, self._registry.fingerprint
             with _writing(store):
                 await self._sweep(store)
-                staged = await asyncio.to_thread(store.stage, name, record, files, fingerprint=fingerprint, **sizes)
+                staged = await asyncio.to_thread(store.stage, name, record, files, fingerprint=fingerprint, size=size)
                 await self._make_ready(RegisteredAdapter(staged, store))
                 here = current is None or current.store is store
-                await asyncio.to_thread(store.commit, staged, instead_of=instead_of if here else None, **sizes)
+                await asyncio.to_thread(store.commit, staged, instead_of=instead_of if here else None, size=size)
             await self._refresh()
             served = self._registry.snapshot.adapters.get(name)
             if served is None or served.version != staged.version:

@@ -12,7 +12,7 @@ import time
 import torch
 
 from adapters.store import AdapterStore
-from tests.adapters.published import SIZES, publish
+from tests.adapters.published import SIZE, publish
 
 SEEDS = range(4)
 
@@ -44,12 +44,12 @@ def main(folder: str, rounds: int, seed: int) -> None:
         assert store.names() == ("de",)
         record = store.record("de")
         assert record.version in versions
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)
         half_done += any(path.name.startswith(".") for path in (store.folder / "de").iterdir())
         if chance.random() < 0.5:
             store.sweep(grace_s=0.0)
             assert len(list((store.folder / "de").iterdir())) == 3
-            store.load(record, **SIZES)
+            store.load(record, size=SIZE)
     print(half_done)
 
 

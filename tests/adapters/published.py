@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.record import AdapterRecord, StoredFile
 from adapters.shapes import expected_shapes
@@ -15,23 +15,23 @@ from adapters.store import AdapterStore
 from adapters.vocab import Vocab
 
 FINGERPRINT = "f" * 64
-HIDDEN_SIZE, LAYER_COUNT = 16, 4
-SIZES = {"hidden_size": HIDDEN_SIZE, "layer_count": LAYER_COUNT}
+SIZE = BackboneSize(hidden=16, layers=4, feed_forward=32)
 VOCAB = Vocab.from_texts(["grüße aus bonn"])
 CONFIG = AdapterConfig("bottleneck", 4, (2, 3), "adapted", VOCAB.size)
 
 
-def tensors(seed: int = 0, config: AdapterConfig = CONFIG, layer_count: int = LAYER_COUNT) -> dict[str, torch.Tensor]:
+def tensors(seed: int = 0, config: AdapterConfig = CONFIG, size: BackboneSize = SIZE) -> dict[str, torch.Tensor]:
     """Random weights for ``config``, in half precision as they are stored."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = expected_shapes(config, HIDDEN_SIZE, layer_count)
+    shapes = expected_shapes(config, size)
     return {key: torch.randn(shape, generator=generator).half() for key, shape in shapes.items()}
 
 
 def publish(store: AdapterStore, name: str = "de", seed: int = 0, **changed: Any) -> AdapterRecord:
     """Publish a valid adapter, but for what is ``changed``."""
     given = {"tensors": tensors(seed), "vocab": VOCAB, "language": "de", "config": CONFIG, "fingerprint": FINGERPRINT}
-    return store.publish(name, **{**given, **SIZES, **changed})
+    given["size"] = SIZE
+    return store.publish(name, **{**given, **changed})
 
 
 def files(store: AdapterStore, name: str = "de") -> set[str]:
@@ -74,7 +74,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"tensors": _with_nan(float("inf"))}, AdapterFormatError, "infinity"),
     ({"tensors": {}}, AdapterMismatch, "none"),
     ({"vocab": Vocab.from_texts(["ab"])}, AdapterMismatch, "tokens in the vocabulary"),
-    ({"hidden_size": 32}, AdapterMismatch, "is of shape"),
+    ({"size": replace(SIZE, hidden=32)}, AdapterMismatch, "is of shape"),
     ({"config": replace(CONFIG, layers=(1, 3))}, AdapterMismatch, "is missing|has no place"),
     ({"config": replace(CONFIG, method="telepathy")}, AdapterMismatch, "fits the backbone"),
     ({"language": "Elvish"}, AdapterFormatError, "tag of a language"),

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from adapters.adapter import Adapter
-from adapters.config import AdapterConfig, top_layers
+from adapters.config import AdapterConfig, BackboneSize, top_layers
 from adapters.frontend import pad
+from adapters.methods.lora import TARGETS
 from adapters.shapes import expected_shapes, parameter_count
 from tests.builders import clip, encoder_of, perturbed_adapter, reference
 
 HIDDEN, LAYERS = 48, 4
+SIZE = BackboneSize(HIDDEN, LAYERS, 96)
 TOP = AdapterConfig("bottleneck", 8, top_layers(LAYERS, 2), "adapted", 24)
 CONFIGS = {
     "top half": TOP,
@@ -19,6 +21,8 @@ CONFIGS = {
     "no norms": AdapterConfig("bottleneck", 4, (0, 2), "none", 30),
     "head": AdapterConfig("head", 0, (), "none", 24),
     "LoRA": AdapterConfig("lora", 4, (1, 3), "none", 24),
+    "LoRA everywhere": AdapterConfig("lora", 4, (1, 3), "all", 24, {"targets": TARGETS, "bias": True}),
+    "MMS": AdapterConfig("mms", 8, (0, 1, 2, 3), "none", 24),
 }
 
 
@@ -29,20 +33,20 @@ def encoder():
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_its_parameters_are_the_tensors_on_disk_and_nothing_else(config):
-    adapter = Adapter(config, HIDDEN, LAYERS)
-    assert {name: tuple(t.shape) for name, t in adapter.tensors().items()} == expected_shapes(config, HIDDEN, LAYERS)
+    adapter = Adapter(config, SIZE)
+    assert {name: tuple(t.shape) for name, t in adapter.tensors().items()} == expected_shapes(config, SIZE)
     trained = sum(parameter.numel() for parameter in adapter.parameters() if parameter.requires_grad)
-    assert trained == parameter_count(config, HIDDEN, LAYERS)
+    assert trained == parameter_count(config, SIZE)
 
 
 def test_a_bottleneck_has_the_papers_parameters():
     """Two places a layer of 2·D·b + b + D + 2·D, four vectors of norms a layer, and the head."""
     each = 2 * HIDDEN * 8 + 8 + HIDDEN + 2 * HIDDEN
-    assert parameter_count(TOP, HIDDEN, LAYERS) == 2 * 2 * each + 2 * 4 * HIDDEN + 24 * (HIDDEN + 1)
+    assert parameter_count(TOP, SIZE) == 2 * 2 * each + 2 * 4 * HIDDEN + 24 * (HIDDEN + 1)
 
 
 def test_norms_start_as_the_backbones(encoder):
-    adapter = Adapter(CONFIGS["all norms"], HIDDEN, LAYERS)
+    adapter = Adapter(CONFIGS["all norms"], SIZE)
     adapter.start_from(encoder.model.encoder.layers)
     x = torch.randn(2, 5, HIDDEN)
     for index, layer in enumerate(encoder.model.encoder.layers):
@@ -53,7 +57,7 @@ def test_norms_start_as_the_backbones(encoder):
 
 
 def test_untrained_it_is_next_to_the_identity_inside_a_layer():
-    adapter = Adapter(TOP, HIDDEN, LAYERS)
+    adapter = Adapter(TOP, SIZE)
     x = torch.randn(2, 5, HIDDEN)
     for place in ("attention", "feed_forward"):
         moved = (adapter.adapt(3, place, x, x) - x).abs().max()
@@ -80,7 +84,7 @@ def test_lora_is_what_its_products_added_to_the_projections_are():
         for place in ("q_proj", "v_proj"):
             name = f"layers.{index}.{place}"
             getattr(attention, place).weight += w[f"{name}.lora_B.weight"] @ w[f"{name}.lora_A.weight"]
-    bare = Adapter(CONFIGS["head"], HIDDEN, LAYERS).requires_grad_(False)
+    bare = Adapter(CONFIGS["head"], SIZE).requires_grad_(False)
     bare.load({name: w[name] for name in bare.tensors()})
     audio = pad([clip(1.0, seed=1), clip(0.6, seed=2)])
     found, plain = encoder(audio, adapter), encoder(audio, bare)
@@ -105,7 +109,7 @@ def test_load_refuses_what_lacks_a_tensor(encoder):
 
 def test_a_loss_reaches_every_tensor_and_nothing_of_the_backbone(encoder):
     """At the very start too, where the bottleneck is nearly closed."""
-    adapter = Adapter(TOP, HIDDEN, LAYERS)
+    adapter = Adapter(TOP, SIZE)
     adapter.start_from(encoder.model.encoder.layers)
     encoder(pad([clip(0.5)]), adapter).square().mean().backward()
     for name, tensor in adapter.tensors().items():
@@ -124,4 +128,4 @@ def test_a_loss_reaches_every_tensor_and_nothing_of_the_backbone(encoder):
 )
 def test_what_does_not_fit_is_refused(config, wrong):
     with pytest.raises(ValueError, match=wrong):
-        Adapter(config, HIDDEN, LAYERS)
+        Adapter(config, SIZE)

@@ -6,7 +6,7 @@ import pytest
 
 from adapters.adapter import Adapter
 from adapters.architectures import ARCHITECTURES, count_parameters, find_architecture
-from adapters.config import AdapterConfig, Norms, top_layers
+from adapters.config import AdapterConfig, BackboneSize, Norms, top_layers
 from adapters.errors import BackboneError
 from tests.builders import KINDS, reference
 
@@ -26,7 +26,7 @@ def test_counts_are_those_of_the_modules(kind, norms: Norms):
     base = getattr(model, model.base_model_prefix)
     config = AdapterConfig("bottleneck", 12, top_layers(4, 3), norms, 24)
     counts = count_parameters(model.config, config)
-    adapter = Adapter(config, 48, 4)
+    adapter = Adapter(config, BackboneSize(48, 4, 96))
     assert counts.backbone == sum(parameter.numel() for parameter in base.parameters())
     assert counts.trainable == sum(parameter.numel() for parameter in adapter.parameters())
     assert counts.head == sum(parameter.numel() for parameter in model.lm_head.parameters())

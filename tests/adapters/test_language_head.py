@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.config import BackboneSize
 from adapters.encoder import Frames
 from adapters.errors import LanguageHeadError
 from adapters.frontend import pad
@@ -83,7 +84,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         made.save(tmp_path / "languages")
     (tmp_path / "languages" / "weights-0.safetensors").write_bytes(b"of an older head")
     made.save(tmp_path / "languages")
-    found = load_language_head(tmp_path / "languages", fingerprint=FINGERPRINT, hidden_size=48, layer_count=4)
+    found = load_language_head(tmp_path / "languages", fingerprint=FINGERPRINT, size=BackboneSize(48, 4, 96))
     assert (found.layer, found.languages, found.calibration) == (made.layer, made.languages, made.calibration)
     torch.testing.assert_close(found.weight, made.weight, rtol=0, atol=0)
     torch.testing.assert_close(found.bias, made.bias, rtol=0, atol=0)
@@ -117,7 +118,7 @@ def test_what_does_not_fit_is_refused(tmp_path, spoil, said):
     head().save(folder)
     spoil(folder)
     with pytest.raises(LanguageHeadError, match=said):
-        load_language_head(folder, fingerprint=FINGERPRINT, hidden_size=48, layer_count=4)
+        load_language_head(folder, fingerprint=FINGERPRINT, size=BackboneSize(48, 4, 96))
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
@@ -125,4 +126,4 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     made.weight[0, 0] = torch.nan
     made.save(tmp_path / "languages")
     with pytest.raises(LanguageHeadError, match="no number"):
-        load_language_head(tmp_path / "languages", fingerprint=FINGERPRINT, hidden_size=48, layer_count=4)
+        load_language_head(tmp_path / "languages", fingerprint=FINGERPRINT, size=BackboneSize(48, 4, 96))

@@ -35,7 +35,7 @@ def encoder() -> Encoder:
 
 
 def seated(encoder: Encoder, device: str = "cpu") -> tuple[Bank, list[Seat]]:
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=4, device=torch.device(device))
+    bank = Bank(encoder.size, limit=4, device=torch.device(device))
     adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(CONFIGS)]
     return bank, [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
 
@@ -140,7 +140,7 @@ def test_what_is_recorded_never_touches_the_host(kind, monkeypatch):
     """On a device that has no values: whoever asks for one, fails."""
     encoder = encoder_of(reference(kind))
     on_device = encoder_of(reference(kind)).to("meta")
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=4, device=torch.device("meta"))
+    bank = Bank(encoder.size, limit=4, device=torch.device("meta"))
     adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(CONFIGS)]
     seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
     recogniser = Recogniser(on_device, bank, fixed=True, run=watched)

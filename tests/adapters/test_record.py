@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.record import AdapterRecord, StoredFile, check_name
 
@@ -156,9 +156,9 @@ def test_no_names(name):
 
 
 def test_another_backbone():
-    RECORD.check_fits("ab" * 32, 8)
-    replace(RECORD, fingerprint=None).check_fits("cd" * 32, 8)
+    RECORD.check_fits("ab" * 32, BackboneSize(16, 8, 32))
+    replace(RECORD, fingerprint=None).check_fits("cd" * 32, BackboneSize(16, 8, 32))
     with pytest.raises(AdapterMismatch, match=r"made for the backbone abab.*, and this is cdcd"):
-        RECORD.check_fits("cd" * 32, 8)
+        RECORD.check_fits("cd" * 32, BackboneSize(16, 8, 32))
     with pytest.raises(AdapterMismatch, match="adapts layer 7 of 7"):
-        RECORD.check_fits("ab" * 32, 7)
+        RECORD.check_fits("ab" * 32, BackboneSize(16, 7, 32))

@@ -17,7 +17,7 @@ from adapters.errors import (
 )
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from tests.adapters.published import CONFIG, FINGERPRINT, HIDDEN_SIZE, LAYER_COUNT, publish, tensors
+from tests.adapters.published import CONFIG, FINGERPRINT, SIZE, publish, tensors
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def store(tmp_path):
 
 
 def registry(*stores):
-    return Registry(stores, FINGERPRINT, HIDDEN_SIZE, LAYER_COUNT)
+    return Registry(stores, FINGERPRINT, SIZE)
 
 
 def speaking(store, **languages):
@@ -143,8 +143,8 @@ def test_one_bad_adapter_hides_no_good_one(store):
     publish(store, "good")
     publish(store, "stranger", fingerprint="0" * 64)
     publish(store, "unverified", fingerprint=None, language="fr")
-    tall = replace(CONFIG, layers=(7, 8))
-    publish(store, "taller", config=tall, layer_count=9, tensors=tensors(config=tall, layer_count=9))
+    tall, high = replace(CONFIG, layers=(7, 8)), replace(SIZE, layers=9)
+    publish(store, "taller", config=tall, size=high, tensors=tensors(config=tall, size=high))
     for name, content in (("broken", "{"), ("empty", ""), ("un safe", "{}")):
         (store.folder / name).mkdir()
         (store.folder / name / "adapter.json").write_text(content)

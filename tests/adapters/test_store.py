@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from adapters.errors import (
 from adapters.language_model import LanguageModel, estimate
 from adapters.record import AdapterRecord
 from adapters.store import AdapterStore
-from tests.adapters.published import BAD, SIZES, VOCAB, files, publish, tensors
+from tests.adapters.published import BAD, SIZE, VOCAB, files, publish, tensors
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ def test_what_is_published_is_loaded(store):
     assert store.record("de") == record
     assert (record.language, record.dtype, record.default, record.synthetic) == ("de", "float16", True, True)
     assert record.metrics == metrics
-    loaded = store.load(record, **SIZES)
+    loaded = store.load(record, size=SIZE)
     assert loaded.record == record
     assert loaded.vocab == VOCAB
     assert loaded.tensors.keys() == tensors().keys()
@@ -41,17 +42,17 @@ def test_a_language_model_is_part_of_its_version(store):
     model = LanguageModel(estimate(["grüße aus bonn"]), alpha=0.4, beta=2.0)
     record = publish(store, language_model=model)
     assert record.version != without.version
-    loaded = store.load(record, **SIZES)
+    loaded = store.load(record, size=SIZE)
     assert loaded.language_model == model
-    assert loaded.bytes == store.load(without, **SIZES).bytes + len(model.arpa)
-    assert store.load(without, **SIZES).language_model is None
+    assert loaded.bytes == store.load(without, size=SIZE).bytes + len(model.arpa)
+    assert store.load(without, size=SIZE).language_model is None
     assert "language_model" not in without.to_json(), "as it was before there were any"
     store.sweep(-1.0)
     assert files(store) == {"adapter.json", *(stored.name for stored in record.files.values())}
-    assert store.load(store.record("de"), **SIZES).language_model == model
+    assert store.load(store.record("de"), size=SIZE).language_model == model
     (store.folder / "de" / record.files["language_model"].name).write_bytes(model.packed[:-9])
     with pytest.raises(AdapterCorrupt, match="words-"):
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +90,8 @@ def test_the_old_version_stays_loadable(store):
     old, new = publish(store, seed=0), publish(store, seed=1)
     assert old.version != new.version
     assert store.record("de").version == new.version
-    assert torch.equal(store.load(old, **SIZES).tensors["head.weight"], tensors(0)["head.weight"])
-    assert torch.equal(store.load(new, **SIZES).tensors["head.weight"], tensors(1)["head.weight"])
+    assert torch.equal(store.load(old, size=SIZE).tensors["head.weight"], tensors(0)["head.weight"])
+    assert torch.equal(store.load(new, size=SIZE).tensors["head.weight"], tensors(1)["head.weight"])
 
 
 def test_equal_adapters_are_equal_versions(store, tmp_path):
@@ -101,12 +102,12 @@ def test_views_and_gradients_are_published_by_value(store):
     given = {key: torch.nn.Parameter(value.float().repeat_interleave(2, 0)[::2]) for key, value in tensors().items()}
     record = publish(store, tensors=given)
     assert record.dtype == "float32"
-    loaded = store.load(record, **SIZES)
+    loaded = store.load(record, size=SIZE)
     assert all(torch.equal(loaded.tensors[key], value) for key, value in given.items())
 
 
 def test_loaded_tensors_can_be_written(store):
-    head = store.load(publish(store), **SIZES).tensors["head.weight"]
+    head = store.load(publish(store), size=SIZE).tensors["head.weight"]
     head.add_(1)
 
 
@@ -141,7 +142,7 @@ def test_another_backbone_by_shape(store):
     record = publish(store, fingerprint=None)
     assert not record.verified
     with pytest.raises(AdapterMismatch, match="of shape"):
-        store.load(record, hidden_size=32, layer_count=4)
+        store.load(record, size=replace(SIZE, hidden=32))
 
 
 @pytest.mark.parametrize(
@@ -210,13 +211,13 @@ def test_links_may_not_leave_the_folder(store, tmp_path):
     (tmp_path / "outside").write_bytes(content)
     weights.symlink_to(tmp_path / "outside")
     with pytest.raises(AdapterFormatError, match="is a link that leaves"):
-        store.load(store.record("en"), **SIZES)
+        store.load(store.record("en"), size=SIZE)
 
 
 def test_the_store_itself_may_be_a_link(store, tmp_path):
     record = publish(store)
     (tmp_path / "link").symlink_to(store.folder)
-    AdapterStore(tmp_path / "link").load(record, **SIZES)
+    AdapterStore(tmp_path / "link").load(record, size=SIZE)
 
 
 def test_records_are_plain_json(store):

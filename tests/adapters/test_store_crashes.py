@@ -17,7 +17,7 @@ from adapters.errors import (
     UnknownAdapter,
 )
 from adapters.store import AdapterStore
-from tests.adapters.published import SIZES, files, publish
+from tests.adapters.published import SIZE, files, publish
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_a_full_disk_at_any_step_leaves_a_whole_version(store, tmp_path, monkeyp
         with nullcontext() if step > 9 else pytest.raises(OSError, match="No space"):
             publish(store, seed=1)
     assert store.record("de") == (old if step < 9 else new)  # the ninth step syncs what has just been named
-    store.load(store.record("de"), **SIZES)
+    store.load(store.record("de"), size=SIZE)
     assert not any(name.startswith(".") for name in files(store))
 
 
@@ -50,12 +50,12 @@ def test_remove_and_sweep(store):
     kept = publish(store, "en", language="en")
     store.remove("de")
     assert store.names() == ("en",)
-    store.load(record, **SIZES)  # who was bound to it before may still load it
+    store.load(record, size=SIZE)  # who was bound to it before may still load it
     assert store.sweep(grace_s=60.0) == ()
     deleted = store.sweep(grace_s=0.0)
     assert {path.name for path in deleted} == {record.weights.name, record.vocab.name, "de"}
     assert not (store.folder / "de").exists()
-    store.load(kept, **SIZES)
+    store.load(kept, size=SIZE)
     with pytest.raises(UnknownAdapter):
         store.remove("de")
 
@@ -67,9 +67,9 @@ def test_grace_counts_from_when_a_version_was_replaced(store):
         os.utime(path, (month_ago, month_ago))
     new = publish(store, seed=1)
     assert store.sweep(grace_s=60.0) == ()
-    store.load(old, **SIZES)
+    store.load(old, size=SIZE)
     assert [path.name for path in store.sweep(grace_s=0.0)] == [old.weights.name]
-    store.load(new, **SIZES)
+    store.load(new, size=SIZE)
 
 
 def test_sweep_takes_only_what_a_writer_left(store):
@@ -85,7 +85,7 @@ def test_sweep_takes_only_what_a_writer_left(store):
     assert len(store.sweep(grace_s=0.0)) == 3
     assert {"README.md", "notes.txt", "weights.safetensors", "adapter.json"} < files(store)
     assert len(files(store, "bad")) == 2
-    store.load(record, **SIZES)
+    store.load(record, size=SIZE)
 
 
 def test_writers_readers_and_sweepers_at_once(store):
@@ -103,7 +103,7 @@ def test_writers_readers_and_sweepers_at_once(store):
     def read():
         record = store.record("de")
         assert record.version in versions
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)
 
     work = [lambda seed=seed: publish(store, seed=seed) for seed in range(3)]
     threads = [threading.Thread(target=until_stopped, args=(w,)) for w in (*work, read, lambda: store.sweep(60.0))]
@@ -135,7 +135,7 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
     records = [publish(store, seed=seed) for seed in range(2)]
     for sweep in sweeps:
         sweep.join()
-    store.load(records[1], **SIZES)
+    store.load(records[1], size=SIZE)
 
 
 def test_what_was_written_is_read_before_it_is_named(store, monkeypatch):

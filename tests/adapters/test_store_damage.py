@@ -16,7 +16,7 @@ from adapters.errors import (
     AdapterFormatError,
     AdapterMismatch,
 )
-from tests.adapters.published import BAD, SIZES, place, publish, tensors
+from tests.adapters.published import BAD, SIZE, place, publish, tensors
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,14 +38,14 @@ def test_damaged_files_are_refused(store, damage, reason, which):
     damage(store.folder / "de" / getattr(record, which).name)
     assert store.record("de") == record
     with pytest.raises(AdapterCorrupt, match=reason):
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)
 
 
 def test_publishing_again_repairs(store):
     record = publish(store)
     (store.folder / "de" / record.weights.name).write_bytes(b"torn")
     assert publish(store) == record
-    store.load(record, **SIZES)
+    store.load(record, size=SIZE)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,7 +57,7 @@ def test_any_flipped_byte_is_noticed(store, data):
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     with pytest.raises(AdapterCorrupt):
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)
 
 
 class Evil:
@@ -81,9 +81,9 @@ def test_pickle_is_never_read(store, tmp_path):
     for content in (pickled(), torch_saved(tmp_path)):
         offered = place(store, record, weights=content)
         with pytest.raises(AdapterFormatError, match="is not safetensors"):
-            store.load(offered, **SIZES)
+            store.load(offered, size=SIZE)
     with pytest.raises(AdapterFormatError, match="vocab"):
-        store.load(place(store, record, vocab=pickled()), **SIZES)
+        store.load(place(store, record, vocab=pickled()), size=SIZE)
     assert not (ROOT / "unpickled").exists()
 
 
@@ -93,7 +93,7 @@ def test_any_weights_are_refused(store, header, body):
     record = store.record("de") if store.names() else publish(store)
     for content in (header + body, len(header).to_bytes(8, "little") + header + body):
         with pytest.raises(AdapterError):
-            store.load(place(store, record, weights=content), **SIZES)
+            store.load(place(store, record, weights=content), size=SIZE)
 
 
 @pytest.mark.parametrize(("changed", "error", "reason"), [bad for bad in BAD if "tensors" in bad[0]])
@@ -101,7 +101,7 @@ def test_bad_tensors_with_honest_hashes_are_refused(store, changed, error, reaso
     record = publish(store)
     content = safetensors.torch.save(changed["tensors"])
     with pytest.raises(error, match=reason if changed["tensors"] else "missing"):
-        store.load(place(store, record, weights=content), **SIZES)
+        store.load(place(store, record, weights=content), size=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_bad_tensors_with_honest_hashes_are_refused(store, changed, error, reaso
 def test_bad_vocabularies_with_honest_hashes_are_refused(store, vocab):
     record = place(store, publish(store), vocab=vocab)
     with pytest.raises((AdapterFormatError, AdapterMismatch), match="vocab"):
-        store.load(record, **SIZES)
+        store.load(record, size=SIZE)

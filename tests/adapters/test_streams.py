@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from adapters.bank import Bank, Seat
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.encoder import Worn
 from adapters.shapes import expected_shapes
 from adapters.streams import HostStream, Turns
 
 HIDDEN, LAYERS, SEATS = 4, 2, 3
+SIZE = BackboneSize(HIDDEN, LAYERS, 8)
 CONFIGS = (AdapterConfig("bottleneck", 2, (1,), "adapted", 5), AdapterConfig("head", 0, (), "all", 5))
 
 
@@ -87,7 +88,7 @@ class Device:
 
     def __post_init__(self) -> None:
         self.compute, self.seating = Queue(), Queue()
-        self.bank = Bank(HIDDEN, LAYERS, SEATS, order=self.turns(self.compute, self.seating))
+        self.bank = Bank(SIZE, SEATS, order=self.turns(self.compute, self.seating))
 
     def play(self, steps: int) -> None:
         """Whatever a host may do, in any order, while the device lags behind."""
@@ -102,7 +103,7 @@ class Device:
             return
         self.seated += 1
         config = self.chance.choice(CONFIGS)
-        shapes = expected_shapes(config, HIDDEN, LAYERS)
+        shapes = expected_shapes(config, SIZE)
         value = float(self.seated)
         tensors = {name: torch.full(shape, value) for name, shape in shapes.items()}
         self.seats.append((self.bank.seat(config, tensors), value))
@@ -197,7 +198,7 @@ def test_a_batch_that_could_be_given_only_in_part_keeps_its_slots_too():
 
 
 def zeros(config: AdapterConfig) -> dict[str, torch.Tensor]:
-    return {name: torch.zeros(shape) for name, shape in expected_shapes(config, HIDDEN, LAYERS).items()}
+    return {name: torch.zeros(shape) for name, shape in expected_shapes(config, SIZE).items()}
 
 
 def test_a_cpu_has_run_what_it_was_given():

@@ -13,7 +13,7 @@ def test_adapters_are_published_as_the_service_takes_them(model_folder, tmp_path
     model = make_model(tmp_path, SHIPPED, model_folder, SIZE, 11)
     encoder = load_backbone(model / "backbone")
     store = AdapterStore(model / "adapters")
-    registry = Registry([store], fingerprint(model / "backbone"), encoder.hidden_size, encoder.layer_count)
+    registry = Registry([store], fingerprint(model / "backbone"), encoder.size)
     assert list(registry.snapshot.adapters) == [adapter_name(number) for number in range(11)]
     assert not registry.snapshot.refused
     loaded = [registry.load(adapter).tensors for adapter in registry.snapshot.adapters.values()]

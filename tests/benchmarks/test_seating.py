@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.backbone import read_config
+from adapters.encoder import size_of
 from adapters.shapes import parameter_count
 from benchmarks.seating import seat_published, seat_random
 from tests.benchmarks.conftest import SIZE
@@ -11,7 +12,7 @@ from tests.benchmarks.conftest import SIZE
 def test_bytes_are_counted_against_parameters(bench_model):
     found = seat_random("small", bench_model / "backbone", SIZE, 12, "cpu")
     config = read_config(bench_model / "backbone")
-    each = 4 * parameter_count(SIZE.config(config.num_hidden_layers), config.hidden_size, config.num_hidden_layers)
+    each = 4 * parameter_count(SIZE.config(config.num_hidden_layers), size_of(config))
     assert found.parameter_bytes == [each * count for count in range(1, 13)]
     assert all(bank >= stated for bank, stated in zip(found.bank_bytes, found.parameter_bytes, strict=True))
     assert found.bank_bytes[-1] == pytest.approx(12 * each, rel=0.01)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 from adapters.backbone import fingerprint, load_backbone
@@ -53,7 +54,7 @@ class Writer:
 def writing(folder: Path) -> Iterator[Writer]:
     """A writer into the model in ``folder``, until the block ends."""
     encoder = load_backbone(folder / "backbone")
-    sizes = [str(encoder.hidden_size), str(encoder.layer_count), fingerprint(folder / "backbone")]
+    sizes = [*map(str, astuple(encoder.size)), fingerprint(folder / "backbone")]
     command = [sys.executable, "-m", "tests.e2e.folder_publisher", str(folder / "adapters"), *sizes]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:

@@ -85,9 +85,9 @@ def test_ten_minutes_equal_their_windows(address):
     samples = (np.round(samples * 32768).clip(-32768, 32767) / 32768).astype(np.float32)
     encoder = load_backbone(MODEL / "backbone")
     store = AdapterStore(MODEL / "adapters")
-    registry = Registry([store], fingerprint(MODEL / "backbone"), encoder.hidden_size, encoder.layer_count)
+    registry = Registry([store], fingerprint(MODEL / "backbone"), encoder.size)
     loaded = registry.load(registry.resolve(language="es"))
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1)
+    bank = Bank(encoder.size, limit=1)
     worn = bank.dress([bank.seat(loaded.record.config, loaded.tensors)])
     windows = list(cut([samples], encoder.geometry))
     assert len(windows) > 30

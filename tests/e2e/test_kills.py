@@ -18,12 +18,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.config import BackboneSize
 from adapters.store import AdapterStore
 from tests.app.live import wait_until
 from tests.e2e.killable import Service, Writer, unpack, writing
 from tests.e2e.world import KEY, LANGUAGES, VERSIONS, World
 
-SIZES = {"hidden_size": 48, "layer_count": 4}
+SIZE = BackboneSize(48, 4, 96)
 LONGEST_START_S, LONGEST_RUN_S = 4.0, 2.0
 
 
@@ -125,7 +126,7 @@ class Kills:
         for name in LANGUAGES:
             record = store.record(name)
             assert record.version in self.may_be[name]
-            store.load(record, **SIZES)
+            store.load(record, size=SIZE)
             self.may_be[name] = {record.version}
 
     def _check_served(self, service: Service) -> None:

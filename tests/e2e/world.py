@@ -91,8 +91,8 @@ def _version(folder: Path, encoder: Encoder, language: str, number: int, samples
     publish_random(folder, language, config, vocab, encoder, seed=seed)
     store = AdapterStore(folder / "adapters")
     record = store.record(language)
-    loaded = store.load(record, hidden_size=encoder.hidden_size, layer_count=encoder.layer_count)
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=1)
+    loaded = store.load(record, size=encoder.size)
+    bank = Bank(encoder.size, limit=1)
     worn = bank.dress([bank.seat(config, loaded.tensors)])
     texts, clear = {}, set()
     for name, one in samples.items():

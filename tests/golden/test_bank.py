@@ -19,6 +19,7 @@ from adapters.encoder import Encoder
 from adapters.errors import BankFull
 from adapters.frontend import pad
 from adapters.language_head import Calibration, LanguageHead
+from adapters.methods.lora import TARGETS
 from adapters.recogniser import Recogniser
 from adapters.windows import Window
 from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
@@ -39,6 +40,10 @@ CONFIGS = [
     AdapterConfig("head", 0, (), "all", 24),
     AdapterConfig("lora", 4, top_layers(4, 3), "none", 24),
     AdapterConfig("lora", 4, top_layers(4, 3), "none", 24),
+    AdapterConfig("mms", 16, top_layers(4, 4), "none", 40),
+    AdapterConfig("mms", 16, top_layers(4, 4), "none", 31),
+    AdapterConfig("lora", 3, (0, 2), "all", 24, {"targets": TARGETS, "bias": True}),
+    AdapterConfig("lora", 3, (1, 2), "none", 24, {"targets": ("k_proj", "out_proj", "output_dense")}),
 ]
 
 POPULARITY = {
@@ -51,6 +56,10 @@ POPULARITY = {
     "LoRA alone": [8] * 8,
     "LoRA twice": [8, 9, 9, 8, 8, 9, 8, 9],
     "LoRA among bottlenecks": [8, 0, 9, 4, 5, 8, 2, 1],
+    "MMS alone": [10] * 8,
+    "MMS twice": [10, 11, 11, 10, 10, 11, 10, 11],
+    "LoRA of many targets": [12, 13, 12, 12, 13, 12, 13, 12],
+    "all methods": [10, 0, 8, 12, 5, 11, 13, 2],
 }
 
 
@@ -66,7 +75,7 @@ def adapters(encoder) -> list[Adapter]:
 
 @pytest.fixture(scope="module")
 def bank(encoder) -> Bank:
-    return Bank(encoder.hidden_size, encoder.layer_count, limit=16)
+    return Bank(encoder.size, limit=16)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +115,7 @@ def test_the_adapters_of_these_tests_tell_rows_apart(encoder, bank, seats):
 
 @torch.inference_mode()
 def test_seating_and_growing_leave_what_is_worn_alone(encoder, adapters):
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=32)
+    bank = Bank(encoder.size, limit=32)
     first = bank.seat(adapters[0].config, adapters[0].tensors())
     worn = bank.dress([first])
     before = encoder(pad(CLIPS[:1]), worn)
@@ -121,7 +130,7 @@ def test_seating_and_growing_leave_what_is_worn_alone(encoder, adapters):
 
 def test_a_full_bank_says_so_and_takes_nothing(encoder, adapters):
     """The second adapter speaks another vocabulary: what comes third finds a free head, and no free bottleneck."""
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=2)
+    bank = Bank(encoder.size, limit=2)
     first, other = (bank.seat(adapters[i].config, adapters[i].tensors()) for i in (0, 4))
     for _ in range(3):
         with pytest.raises(BankFull, match="2 slots"):
@@ -150,7 +159,7 @@ def test_a_clip_heard_in_several_adapters_equals_each_alone(encoder, bank, seats
 def test_a_seat_costs_little_more_than_its_parameters(encoder, adapters):
     """Bytes a slot over the parameters' own: the head rounded up to its class is all that is wasted."""
     config = CONFIGS[0]
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=8)
+    bank = Bank(encoder.size, limit=8)
     bank.seat(config, adapters[0].tensors())
     parameters = sum(tensor.numel() for tensor in adapters[0].tensors().values())
     slot = sum(pool.slot_bytes for pool in bank._pools.values())
@@ -162,7 +171,7 @@ def test_a_seat_costs_little_more_than_its_parameters(encoder, adapters):
 def test_an_untrained_adapter_changes_next_to_nothing(kind):
     model = reference(kind)
     encoder = encoder_of(model)
-    adapter = Adapter(AdapterConfig("bottleneck", 64, top_layers(4, 4), "all", 24), encoder.hidden_size, 4)
+    adapter = Adapter(AdapterConfig("bottleneck", 64, top_layers(4, 4), "all", 24), encoder.size)
     adapter.start_from(encoder.model.encoder.layers)
     adapter.load({**adapter.tensors(), "head.weight": model.lm_head.weight, "head.bias": model.lm_head.bias})
     bare = model(torch.from_numpy(pad(CLIPS[1:2]).samples.numpy())).logits

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from adapters.bank import Bank, Seat
+from adapters.config import BackboneSize
 from adapters.ctc import best_tokens
 from adapters.encoder import Encoder, Frames
 from adapters.frontend import PaddedAudio, few_widths, pad
@@ -24,7 +25,7 @@ def encoder(request) -> Encoder:
 
 @pytest.fixture(scope="module")
 def bank(encoder) -> Bank:
-    return Bank(encoder.hidden_size, encoder.layer_count, limit=16)
+    return Bank(encoder.size, limit=16)
 
 
 @pytest.fixture(scope="module")
@@ -100,5 +101,7 @@ def test_zeros_for_weights_leave_a_row_as_it_is(name):
     """What slot 0 counts on, of every method."""
     config = next(config for config in CONFIGS if config.method == name)
     x = torch.randn(2, 5, 48)
-    zeros = {key: torch.zeros(2, *shape) for key, shape in METHODS[name].shapes(config, 48).items()}
-    torch.testing.assert_close(METHODS[name].many(x, x, zeros), x, rtol=0, atol=0)
+    for place in METHODS[name].places(config):
+        shapes = METHODS[name].shapes(config, place, BackboneSize(48, 4, 48))
+        zeros = {key: torch.zeros(2, *shape) for key, shape in shapes.items()}
+        torch.testing.assert_close(METHODS[name].many(x, x, zeros), x, rtol=0, atol=0)

@@ -38,7 +38,7 @@ def encoders(request) -> tuple[Encoder, Encoder]:
 def test_every_row_equals_its_solo_run_but_for_steps_of_rounding(encoders, normalised):
     encoder, plain = encoders
     adapters = [perturbed_adapter(config, plain, seed) for seed, config in enumerate(CONFIGS)]
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=16)
+    bank = Bank(encoder.size, limit=16)
     seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
     logits = encoder(pad(LOUD, normalised=normalised), bank.dress(seats[: len(LOUD)]))
     exact = 0

@@ -11,6 +11,7 @@ import pytest
 
 from adapters.backbone import fingerprint, load_backbone
 from adapters.bank import Bank
+from adapters.config import BackboneSize
 from adapters.encoder import Encoder
 from adapters.errors import DataError, UnknownAdapter, UnknownLanguage
 from adapters.registry import Registry
@@ -24,8 +25,8 @@ CLIP = Clip(Path("a.flac"), 2.0, "one two", "es", "made", "CC0-1.0", "test")
 
 def candidates_of(models: Path) -> tuple[Encoder, Bank, dict[str, Candidate]]:
     encoder = load_backbone(models / "backbone")
-    registry = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), 32, 2)
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=4)
+    registry = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), BackboneSize(32, 2, 64))
+    bank = Bank(encoder.size, limit=4)
     found = {}
     for name, registered in registry.snapshot.adapters.items():
         loaded = registry.load(registered)

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from adapters.backbone import fingerprint, load_backbone
+from adapters.config import BackboneSize
 from adapters.errors import DataError
 from adapters.frontend import pad
 from adapters.language_head import LanguageHead, load_language_head
@@ -77,6 +78,6 @@ def test_the_command_writes_what_the_service_loads_and_a_report(trained, tmp_pat
     assert result.exit_code == 0, result.output
     assert "head alone" in result.stdout
     found = load_language_head(
-        models / "languages", fingerprint=fingerprint(models / "backbone"), hidden_size=32, layer_count=2
+        models / "languages", fingerprint=fingerprint(models / "backbone"), size=BackboneSize(32, 2, 64)
     )
     assert found.languages == ("es", "fr")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from adapters.backbone import fingerprint, load_model
+from adapters.config import BackboneSize
 from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.store import AdapterStore
@@ -45,7 +46,7 @@ def test_lora_learns_and_is_served(tones, models, tmp_path):
     record = train(tones, models, "es", tmp_path / "run", config)
     assert (record.config.method, record.config.size, record.config.layers) == ("lora", 4, (1,))
     assert record.training["parameters"] == 2 * 2 * 4 * 32 + record.config.vocab_size * 33
-    stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors
+    stored = AdapterStore(models / "adapters").load(record, size=BackboneSize(32, 2, 64)).tensors
     assert stored["layers.1.v_proj.lora_B.weight"].abs().max() > 0
     assert evaluate(models, tones, "test")["es"].cer == pytest.approx(record.metrics["test"]["cer"], abs=1e-4)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.backbone import fingerprint
+from adapters.config import BackboneSize
 from adapters.errors import BackboneError, DataError
 from adapters.registry import Registry
 from adapters.store import AdapterStore
@@ -89,7 +90,7 @@ def test_what_is_measured_is_what_is_stored(tones, models, tmp_path, monkeypatch
 
     monkeypatch.setattr(module._Run, "_hear", watched)
     record = train(tones, models, "es", tmp_path / "run", SHORT)
-    stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors
+    stored = AdapterStore(models / "adapters").load(record, size=BackboneSize(32, 2, 64)).tensors
     for name, tensor in measured[-1].items():
         assert torch.equal(tensor, stored[name].float()), name
 
@@ -121,7 +122,9 @@ def test_test_clips_decide_the_test_rates_and_nothing_else(tones, models, tmp_pa
 def test_characters_that_train_lacks_are_errors_to_count_not_to_raise(trained, models, tmp_path):
     manifest = write_corpus(tmp_path / "corpus", foreign="z")
     record = train(manifest, models, "es", tmp_path / "run", SHORT)
-    registered = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), 32, 2)
+    registered = Registry(
+        [AdapterStore(models / "adapters")], fingerprint(models / "backbone"), BackboneSize(32, 2, 64)
+    )
     loaded = registered.load(registered.resolve(language="es"))
     assert loaded.vocab.tokens == ("<pad>", "|", *"aeio"), "the vocabulary is the train split's"
     assert record.metrics["test"]["wer"] >= 0.5, "the word with the letter is wrong in every clip"
@@ -156,14 +159,14 @@ def test_the_best_on_dev_is_kept_not_the_last(tones, models, tmp_path, monkeypat
 
     monkeypatch.setattr(module._Run, "_cer", made_up)
     record = train(tones, models, "es", tmp_path / "run", SHORT)
-    stored = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2).tensors["head.weight"]
+    stored = AdapterStore(models / "adapters").load(record, size=BackboneSize(32, 2, 64)).tensors["head.weight"]
     assert torch.equal(stored, seen[best].half())
     assert not torch.equal(stored, seen[-1].half())
 
 
 def test_the_head_starts_as_the_backbones_for_the_letters_that_it_knows(tones, models, tmp_path):
     record = train(tones, models, "es", tmp_path / "run", replace(SHORT, steps=1, lr=1e-9))
-    loaded = AdapterStore(models / "adapters").load(record, hidden_size=32, layer_count=2)
+    loaded = AdapterStore(models / "adapters").load(record, size=BackboneSize(32, 2, 64))
     union = Vocab.from_json((models / "backbone" / "vocab.json").read_bytes())
     head = load_file(models / "backbone" / "head.safetensors")
     for row, token in enumerate(loaded.vocab.tokens):

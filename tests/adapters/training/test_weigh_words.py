@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.config import BackboneSize
 from adapters.errors import DataError
 from adapters.language_model import LanguageModel, estimate
 from adapters.store import AdapterStore
@@ -28,7 +29,7 @@ def test_a_model_is_weighed_and_published(tones, spoken):
     assert len(tried) == len(ALPHAS) * len(BETAS)
     assert store.record("es") == found.record
     assert found.record.version != before.version
-    loaded = store.load(found.record, hidden_size=32, layer_count=2)
+    loaded = store.load(found.record, size=BackboneSize(32, 2, 64))
     assert loaded.language_model == LanguageModel(estimate(texts), found.alpha, found.beta)
     assert found.record.metrics["test"] == before.metrics["test"]
     assert found.record.metrics["test, beam"]["wer"] == pytest.approx(found.rates["test"][1].wer, abs=1e-4)

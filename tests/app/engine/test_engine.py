@@ -50,7 +50,7 @@ async def started(config: EngineConfig, steps: list[Step] | None = None) -> Engi
 def alone(engine: Engine, language: str, samples: np.ndarray) -> str:
     """What the clip says in that language, without the engine: one window after the other, each a batch of its own."""
     loaded = engine.registry.load(engine.registry.resolve(language=language))
-    bank = Bank(engine.encoder.hidden_size, engine.encoder.layer_count, limit=1)
+    bank = Bank(engine.encoder.size, limit=1)
     worn = bank.dress([bank.seat(loaded.record.config, loaded.tensors)])
     windows = list(cut([samples], engine.encoder.geometry, engine.config.window))
     path = BestPath.join(recognise(engine.encoder, [window], worn)[0] for window in windows)

@@ -15,7 +15,7 @@ from app.engine.residency import Residency, worn_of
 from app.engine.runner import Ran
 from app.engine.scheduler import Budget, Scheduler
 from tests.app.engine.test_traffic import WINDOW
-from tests.app.engine.tiers import HIDDEN, LAYERS, Files, adapter
+from tests.app.engine.tiers import SIZE, Files, adapter
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ class Workshop:
         self.going: list[Forward] = []
         self.steps: list[Step] = []
         self.failing = failing
-        bank = Bank(HIDDEN, LAYERS, limit=2)
+        bank = Bank(SIZE, limit=2)
         self.tiers = Residency(
             bank, Files().load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: self.lanes.wake()
         )

@@ -9,7 +9,7 @@ import pytest
 from adapters.bank import Bank
 from app.engine.residency import Residency, worn_of
 from app.engine.whereabouts import Whereabouts
-from tests.app.engine.tiers import HIDDEN, LAYERS, Files, adapter, bind, residency, settled, take, taken
+from tests.app.engine.tiers import SIZE, Files, adapter, bind, residency, settled, take, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +78,7 @@ async def test_seating_waits_for_no_batch_and_no_batch_for_it():
     """Not seated at once: the batch goes on without it, and hears when it can be worn."""
     heard: list[str] = []
     files = Files()
-    bank = Bank(HIDDEN, LAYERS, limit=2)
+    bank = Bank(SIZE, limit=2)
     tiers = Residency(bank, files.load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: heard.append("seated"))
     await bind(tiers, adapter("es"))
     assert not taken(tiers, worn_of(adapter("es")), 0.0)
@@ -170,7 +170,7 @@ async def test_a_retired_version_goes_when_its_last_request_does():
 
 async def test_who_cannot_be_seated_is_told(monkeypatch):
     told: list[tuple[str, str]] = []
-    bank = Bank(HIDDEN, LAYERS, limit=2)
+    bank = Bank(SIZE, limit=2)
     tiers = Residency(
         bank,
         Files().load,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adapters.bank import Bank
+from adapters.config import BackboneSize
 from adapters.errors import AdapterCorrupt, AdapterError
 from adapters.registry import Registry
 from adapters.store import AdapterStore
@@ -118,8 +119,8 @@ async def test_a_version_stays_bound_although_its_files_go(tmp_path):
     folder = make_model(tmp_path)
     store = AdapterStore(folder / "adapters")
     fingerprint = store.record("es").fingerprint or ""
-    registry = Registry([store], fingerprint, 48, 4)
-    tiers = Residency(Bank(48, 4, limit=1), registry.load, max_seats=1, max_host_bytes=0)
+    registry = Registry([store], fingerprint, BackboneSize(48, 4, 96))
+    tiers = Residency(Bank(BackboneSize(48, 4, 96), limit=1), registry.load, max_seats=1, max_host_bytes=0)
     bound, other = registry.resolve(language="es"), registry.resolve(language="fr")
     loaded = await bind(tiers, bound)
     await bind(tiers, other)

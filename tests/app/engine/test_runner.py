@@ -22,7 +22,7 @@ CONFIG = AdapterConfig("bottleneck", 8, top_layers(4, 2), "adapted", 24)
 @pytest.fixture
 def runner_and_bank() -> tuple[Runner, Bank]:
     encoder = encoder_of(reference("wav2vec2-pre-norm-group"))
-    bank = Bank(encoder.hidden_size, encoder.layer_count, limit=2)
+    bank = Bank(encoder.size, limit=2)
     return Runner(encoder, bank), bank
 
 

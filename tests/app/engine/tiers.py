@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from adapters.bank import Bank
-from adapters.config import AdapterConfig
+from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterCorrupt
 from adapters.loaded import LoadedAdapter
 from adapters.record import AdapterRecord, StoredFile
@@ -22,8 +22,8 @@ from app.engine.job import Worn
 from app.engine.residency import Residency
 
 CONFIG = AdapterConfig("bottleneck", 2, (1,), "adapted", 4)
-HIDDEN, LAYERS = 8, 2
-BYTES = sum(4 * torch.Size(shape).numel() for shape in expected_shapes(CONFIG, HIDDEN, LAYERS).values())
+SIZE = BackboneSize(hidden=8, layers=2, feed_forward=16)
+BYTES = sum(4 * torch.Size(shape).numel() for shape in expected_shapes(CONFIG, SIZE).values())
 NOWHERE = AdapterStore(Path("/nowhere"))
 
 
@@ -50,13 +50,13 @@ class Files:
         if registered.name in self.broken:
             raise AdapterCorrupt(registered.name, "weights are missing")
         value = float(sum(registered.name.encode()))
-        shapes = expected_shapes(CONFIG, HIDDEN, LAYERS)
+        shapes = expected_shapes(CONFIG, SIZE)
         tensors = {name: torch.full(shape, value) for name, shape in shapes.items()}
         return LoadedAdapter(registered.record, tensors, Vocab(("<pad>", "|", "a", "b")))
 
 
 def residency(files: Files, *, seats: int = 2, host_bytes: int = 1 << 20, patience_s: float = 1.0) -> Residency:
-    bank = Bank(HIDDEN, LAYERS, limit=seats)
+    bank = Bank(SIZE, limit=seats)
     return Residency(bank, files.load, max_seats=seats, max_host_bytes=host_bytes, patience_s=patience_s)
 
 

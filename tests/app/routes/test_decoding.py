@@ -10,6 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from adapters.config import BackboneSize
 from adapters.language_model import LanguageModel, estimate
 from adapters.store import AdapterStore
 from tests.app.live import Live, serving
@@ -34,7 +35,7 @@ def publish_unsure(to: Path, model_folder: Path, name: str, model: LanguageModel
     """An adapter of the model whose logits are a hundredth, and a language model with it."""
     store = AdapterStore(model_folder / "adapters")
     record = store.record(name)
-    loaded = store.load(record, hidden_size=48, layer_count=4)
+    loaded = store.load(record, size=BackboneSize(48, 4, 96))
     tensors = {**loaded.tensors, "head.weight": loaded.tensors["head.weight"] / 100}
     AdapterStore(to / "adapters").publish(
         name,
@@ -42,8 +43,7 @@ def publish_unsure(to: Path, model_folder: Path, name: str, model: LanguageModel
         loaded.vocab,
         language=name,
         config=record.config,
-        hidden_size=48,
-        layer_count=4,
+        size=BackboneSize(48, 4, 96),
         fingerprint=record.fingerprint,
         default=True,
         language_model=model,

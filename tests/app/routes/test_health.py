@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.backbone import fingerprint, read_config
+from adapters.encoder import size_of
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from app.settings import Settings
@@ -22,7 +23,7 @@ class FakeEngine:
         backbone = settings.models / "backbone"
         config = read_config(backbone)
         stores = [AdapterStore(folder) for folder in settings.adapter_folders]
-        self.registry = Registry(stores, fingerprint(backbone), config.hidden_size, config.num_hidden_layers)
+        self.registry = Registry(stores, fingerprint(backbone), size_of(config))
         self.gate, self.error = gate, error
         self.ready = False
 

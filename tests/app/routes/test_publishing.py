@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adapters.config import BackboneSize
 from adapters.store import AdapterStore
 from app.settings import Settings
 from tests.app.live import Live, serving
@@ -119,7 +120,7 @@ def test_what_gives_no_numbers_is_refused_before_it_is_published(live, elsewhere
     elsewhere("fr", seed=80)
     store = AdapterStore(tmp_path / "adapters")
     record = store.record("fr")
-    loaded = store.load(record, hidden_size=48, layer_count=4)
+    loaded = store.load(record, size=BackboneSize(48, 4, 96))
     loaded.tensors["head.weight"][:] = 3e38
     published = store.publish(
         "fr",
@@ -127,8 +128,7 @@ def test_what_gives_no_numbers_is_refused_before_it_is_published(live, elsewhere
         loaded.vocab,
         language="fr",
         config=record.config,
-        hidden_size=48,
-        layer_count=4,
+        size=BackboneSize(48, 4, 96),
         fingerprint=record.fingerprint,
     )
     response = put(live, "fr", files_of(tmp_path, "fr"))
