@@ -98,6 +98,11 @@ class Vocab:
             ids = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DataError(f"a vocabulary is JSON, {{token: id}}: {error}") from error
+        return cls.from_ids(ids)
+
+    @classmethod
+    def from_ids(cls, ids: object) -> Vocab:
+        """From ``{token: id}`` as :meth:`from_json`."""
         if not isinstance(ids, dict) or not all(type(token_id) is int for token_id in ids.values()):
             raise DataError("a vocabulary is one flat JSON object, {token: id}")
         if sorted(ids.values()) != list(range(len(ids))):
