@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import HubertConfig, Wav2Vec2Config
-from transformers.utils import logging as transformers_logging
 
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
-from adapters.fused import fuse_attention
+from adapters.fused import PARTS, fuse_attention
 from adapters.quantised import quantise_linears
+from adapters.weights import Weights, canonical, counts
 
 if TYPE_CHECKING:
     from adapters.encoder import BackboneConfig, BackboneModel
 
 Quantise = Literal["none", "int8"]
 
+_POSITIONS = "encoder.pos_conv_embed.conv"
 _CONFIGS: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig}
 
 # what decides, besides the weights, what comes out of a backbone
@@ -47,18 +49,8 @@ _STRUCTURE = (
     "num_conv_pos_embedding_groups",
 )
 
-# parts of a checkpoint that are not the backbone
-_NOT_BACKBONE = (
-    "lm_head.",
-    "quantizer.",
-    "project_",
-    "masked_spec_embed",
-    "adapter.",
-    "classifier.",
-    "projector.",
-)
 
-
+@torch.inference_mode(False)  # tensors made in that mode could never be trained on, nor parametrisations be removed
 def load_backbone(
     folder: Path,
     *,
@@ -78,34 +70,83 @@ def load_backbone(
         raise BackboneError(
             f"{quantise} is for a CPU in float32, not for {device} in {str(dtype).removeprefix('torch.')}"
         )
-    encoder = Encoder(load_model(folder, dtype=dtype))
+    encoder = Encoder(_empty(read_config(folder)))
     fold_weight_norm(encoder)
     fuse_attention(encoder)
+    _fill(encoder.model, folder, torch.device(device), dtype)
     if quantise == "int8":
         quantise_linears(encoder)
-    return encoder.requires_grad_(False).eval().to(device)
+    return encoder.requires_grad_(False).eval()
 
 
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> BackboneModel:
-    """transformers' model of the backbone in ``folder``, weight norm and all. Raises as :func:`load_backbone`."""
-    config = read_config(folder)
-    _weights_file(folder)
+@torch.inference_mode(False)
+def load_model(folder: Path) -> BackboneModel:
+    """transformers' model of the backbone in ``folder``, weight norm and all, in float32. Raises as
+    :func:`load_backbone`."""
+    model = _empty(read_config(folder))
+    _fill(model, folder, torch.device("cpu"), torch.float32)
+    model.train(False)
+    return model
+
+
+def _empty(config: BackboneConfig) -> BackboneModel:
+    """transformers' model without memory for its weights, nor for the adapters of a language."""
     from transformers import HubertModel, Wav2Vec2Model
 
-    model_class: Any = HubertModel if config.model_type == "hubert" else Wav2Vec2Model
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its load report names every head
+    config = copy.deepcopy(config)
+    config.adapter_attn_dim = None
     try:
-        model, told = model_class.from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BackboneError(f"{folder}: the weights do not load: {error}") from error
-    if missing := sorted(name for name in told["missing_keys"] if _counts(name)):  # transformers would invent them
-        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise BackboneError(f"{folder}: model.safetensors lacks {some}, which config.json speaks of")
-    found: BackboneModel = model
-    return found
+        with torch.device("meta"):
+            return HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise BackboneError(f"no {config.model_type} is of this configuration: {error}") from error
+
+
+@torch.no_grad()
+def _fill(model: BackboneModel, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Give each parameter its values, straight from the mapped file to where it stays: no weight is in memory twice."""
+    with Weights(folder) as weights:
+        wanted = {canonical(name): name for name, _ in model.named_parameters()}
+        sources = {name: _sources(name, weights) for name in wanted}
+        if missing := sorted(part for name in wanted for part in sources[name] if part not in weights and counts(part)):
+            some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            raise BackboneError(f"{folder}: the checkpoint lacks {some}, which config.json speaks of")
+        for name, parameter in [(canonical(name), parameter) for name, parameter in model.named_parameters()]:
+            values = torch.empty(parameter.shape, device=device, dtype=dtype)
+            parts = [weights[part] for part in sources[name] if part in weights]
+            _copy(folder, name, parts, values)
+            owner = model.get_submodule(wanted[name].rpartition(".")[0])
+            owner.register_parameter(wanted[name].rpartition(".")[2], nn.Parameter(values))
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def _sources(name: str, weights: Weights) -> tuple[str, ...]:
+    """Which tensors of the file make the parameter ``name``."""
+    if ".qkv_proj." in name:
+        return tuple(name.replace("qkv_proj", part) for part in PARTS)
+    if name == f"{_POSITIONS}.weight" and name not in weights:
+        return (f"{_POSITIONS}.weight_g", f"{_POSITIONS}.weight_v")
+    return (name,)
+
+
+def _copy(folder: Path, name: str, parts: Sequence[Tensor], values: Tensor) -> None:
+    if not parts:  # the vector that masks frames in training, which not every checkpoint keeps
+        values.uniform_()
+        return
+    if name == f"{_POSITIONS}.weight" and len(parts) == 2:
+        found = torch._weight_norm(parts[1].float(), parts[0].float(), 2)
+    elif len(parts) == 1:
+        found = parts[0]
+    else:
+        found = None
+        if len({part.shape for part in parts}) == 1 and values.shape[0] == sum(len(part) for part in parts):
+            for part, place in zip(parts, values.chunk(len(parts)), strict=True):
+                place.copy_(part)
+            return
+    if found is None or found.shape != values.shape:
+        shapes = " and ".join(str(tuple(part.shape)) for part in parts)
+        raise BackboneError(f"{folder}: {name} is of shape {shapes}, not what config.json says")
+    values.copy_(found)
 
 
 def read_config(folder: Path) -> BackboneConfig:
@@ -159,37 +200,9 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     structure = {name: getattr(config, name) for name in _STRUCTURE}
     digest.update(json.dumps(structure, sort_keys=True, default=list).encode())
-    path = _weights_file(folder)
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = {_canonical(name): name for name in file.keys()}  # noqa: SIM118 - not a mapping
-            for canonical in sorted(filter(_counts, names)):
-                tensor: Tensor = file.get_tensor(names[canonical])
-                digest.update(f"{canonical}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.float().contiguous().numpy().tobytes())
-    except (OSError, SafetensorError) as error:
-        raise BackboneError(f"{path}: not readable as safetensors: {error}") from error
+    with Weights(folder) as weights:
+        for name in sorted(filter(counts, weights)):
+            tensor = weights[name]
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.float().contiguous().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _canonical(name: str) -> str:
-    """One name for a tensor whatever wrapped the model when it was saved, and whichever torch named its weight norm."""
-    for prefix in _CONFIGS:
-        name = name.removeprefix(f"{prefix}.")
-    name = name.replace("parametrizations.weight.original0", "weight_g")
-    return name.replace("parametrizations.weight.original1", "weight_v")
-
-
-def _counts(canonical: str) -> bool:
-    """Whether a tensor is part of the backbone."""
-    return not canonical.startswith(_NOT_BACKBONE) and ".adapter_layer." not in canonical
-
-
-def _weights_file(folder: Path) -> Path:
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        pickled = (
-            "; pytorch_model.bin is a pickle, which is never loaded" if (folder / "pytorch_model.bin").exists() else ""
-        )
-        raise BackboneError(f"{folder}: no model.safetensors{pickled}")
-    return path

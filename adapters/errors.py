@@ -21,6 +21,7 @@ TonguesError
 ├── PublishConflict          another version is current than the one that was to be replaced
 ├── StoreError               the place where adapters lie cannot be written
 ├── BackboneError            a backbone that cannot be loaded or driven
+├── HubError                 a file or a repository of a model hub that cannot be had
 ├── LanguageHeadError        a language head that cannot be used with this backbone
 ├── DecodingUnavailable      a way of decoding that this installation or this adapter has not
 │   └── BadHotWord           a hot word that the adapter cannot say
@@ -122,6 +123,10 @@ class StoreError(TonguesError):
 
 class BackboneError(TonguesError):
     """A backbone that cannot be loaded or driven."""
+
+
+class HubError(TonguesError):
+    """A file or a repository of a model hub that cannot be had."""
 
 
 class LanguageHeadError(TonguesError):

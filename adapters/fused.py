@@ -13,7 +13,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from adapters.encoder import Encoder
 
-_PARTS = ("q_proj", "k_proj", "v_proj")
+PARTS = ("q_proj", "k_proj", "v_proj")
 
 
 def fuse_attention(encoder: Encoder) -> None:
@@ -24,9 +24,9 @@ def fuse_attention(encoder: Encoder) -> None:
     layers: Any = encoder.model.encoder.layers
     for layer in layers:
         attention = layer.attention
-        parts = [getattr(attention, name) for name in _PARTS]
+        parts = [getattr(attention, name) for name in PARTS]
         attention.qkv_proj = _joined(parts)
-        for name in _PARTS:
+        for name in PARTS:
             delattr(attention, name)
 
 

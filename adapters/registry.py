@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from adapters.config import BackboneSize
 from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
 from adapters.language import language_key, language_name, language_tag
 from adapters.loaded import LoadedAdapter
 from adapters.record import AdapterRecord
-from adapters.store import AdapterStore, Signature
 
 _MOST_NAMED = 200
+
+
+class Store(Protocol):
+    """Where adapters are read from: :class:`~adapters.store.AdapterStore`, or :class:`~adapters.mms_store.MmsStore`."""
+
+    def names(self) -> tuple[str, ...]:
+        """All that are there, sorted."""
+
+    def signature(self, name: str) -> Hashable:
+        """Another one for another version. Raises :class:`UnknownAdapter`."""
+
+    def record(self, name: str) -> AdapterRecord:
+        """Of the current version. Raises :class:`UnknownAdapter`, :class:`~adapters.errors.AdapterFormatError`."""
+
+    def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
+        """The version that ``record`` is of. Raises :class:`AdapterError`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,7 @@ class RegisteredAdapter:
     """One version of one adapter, and where it lies."""
 
     record: AdapterRecord
-    store: AdapterStore
+    store: Store
 
     @property
     def name(self) -> str:
@@ -43,7 +59,7 @@ class RefusedAdapter:
     """An adapter that is there and cannot be worn; ``error`` says why."""
 
     name: str
-    store: AdapterStore
+    store: Store
     error: AdapterError
 
 
@@ -75,12 +91,12 @@ class Registry:
     ``fingerprint`` and ``size`` are the backbone's. Safe to use from any thread.
     """
 
-    def __init__(self, stores: Sequence[AdapterStore], fingerprint: str, size: BackboneSize) -> None:
+    def __init__(self, stores: Sequence[Store], fingerprint: str, size: BackboneSize) -> None:
         self.stores = tuple(stores)
         self.fingerprint = fingerprint
         self.size = size
         self._looking = threading.Lock()
-        self._read: dict[tuple[int, str], tuple[Signature, RegisteredAdapter | RefusedAdapter]] = {}
+        self._read: dict[tuple[int, str], tuple[Hashable, RegisteredAdapter | RefusedAdapter]] = {}
         self._found = Snapshot.of([], [])
         self.snapshot = self.look()
 
@@ -90,7 +106,7 @@ class Registry:
         with self._looking:
             adapters: dict[str, RegisteredAdapter] = {}
             refused: list[RefusedAdapter] = []
-            read: dict[tuple[int, str], tuple[Signature, RegisteredAdapter | RefusedAdapter]] = {}
+            read: dict[tuple[int, str], tuple[Hashable, RegisteredAdapter | RefusedAdapter]] = {}
             for number, store in enumerate(self.stores):
                 for name in store.names():
                     if name in adapters:
@@ -117,9 +133,7 @@ class Registry:
         self.adopt(self.look())
         return self.snapshot
 
-    def _look_at(
-        self, number: int, store: AdapterStore, name: str
-    ) -> tuple[Signature, RegisteredAdapter | RefusedAdapter]:
+    def _look_at(self, number: int, store: Store, name: str) -> tuple[Hashable, RegisteredAdapter | RefusedAdapter]:
         signature = store.signature(name)
         known = self._read.get((number, name))
         if known is not None and known[0] == signature and isinstance(known[1], RegisteredAdapter):

@@ -118,7 +118,15 @@ class AdapterOut(BaseModel):
     licence: str | None = None
 
 
+class BackboneOut(BaseModel):
+    """What all adapters sit on: the folder or repository that it came from, and what adapters know it by."""
+
+    source: str
+    fingerprint: str
+
+
 class AdaptersOut(BaseModel):
+    backbone: BackboneOut
     adapters: list[AdapterOut]
 
 

@@ -50,7 +50,7 @@ def make_engine(settings: Settings) -> Engine:
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
-        backbone=settings.models / "backbone",
+        backbone=settings.backbone or settings.models / "backbone",
         stores=settings.adapter_folders,
         language_head=settings.models / "languages",
         device=device,
@@ -105,7 +105,7 @@ class Service:
             return
         self._engine = engine
         names = len(engine.registry.snapshot.adapters)
-        _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, self.settings.models, names)
+        _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.backbone.source, names)
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs."""

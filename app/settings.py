@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     models: Path = Field(
         default=Path(), description="the model: a folder with backbone/ and adapters/; the only one in models/ if unset"
     )
+    backbone: str | None = Field(
+        default=None,
+        description="in place of the model's own: a folder in Hugging Face layout, or a repository of the hub, "
+        "OWNER/NAME or OWNER/NAME@REVISION",
+    )
     adapters: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="further folders of adapters, parted by ':'; where names are the same these count",
@@ -116,7 +121,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _find_model(self) -> Self:
-        object.__setattr__(self, "models", _model_folder(self.models))
+        object.__setattr__(self, "models", _model_folder(self.models, self.backbone))
         return self
 
     @classmethod
@@ -137,8 +142,11 @@ class Settings(BaseSettings):
             raise SettingsError(message + source) from error
 
 
-def _model_folder(given: Path) -> Path:
-    """The folder of the model that is meant: given itself, by name in models/, or the only one that there is."""
+def _model_folder(given: Path, backbone: str | None = None) -> Path:
+    """The folder of the model that is meant: given itself, by name in models/, or the only one that there is. With a
+    ``backbone`` from elsewhere it need not be there: that is where adapters for it are published."""
+    if backbone is not None:
+        return given if given != Path() else MODELS_FOLDER / backbone.partition("@")[0].strip("./").replace("/", "--")
     if given != Path() and _is_model(given):
         return given
     if given != Path() and _is_model(MODELS_FOLDER / given):

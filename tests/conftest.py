@@ -1,11 +1,22 @@
+import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+# The hub of all tests is one of their own, and nothing that they fetch stays. Read when huggingface_hub is imported.
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    HUB_PORT = _free.getsockname()[1]
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="tongues-hub-")
+os.environ.pop("HF_TOKEN", None)
 
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.builders import make_model
+from tests.hub import Hub
 
 # Every run tries the same examples, however busy the machine is.
 settings.register_profile("tongues", deadline=None, derandomize=True)
@@ -16,6 +27,20 @@ settings.load_profile("tongues")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model with random weights: backbone/ and adapters for es, fr and ru. Not to be changed by a test."""
     return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def _hub() -> Iterator[Hub]:
+    with Hub(HUB_PORT).running() as running:
+        yield running
+
+
+@pytest.fixture
+def hub(_hub: Hub) -> Iterator[Hub]:
+    """A model hub without repositories."""
+    _hub.forget()
+    yield _hub
+    _hub.forget()
 
 
 @pytest.fixture(autouse=True)

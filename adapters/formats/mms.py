@@ -14,11 +14,27 @@ from torch import Tensor
 from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch, DataError
 from adapters.formats import Imported
+from adapters.language import language_tag
 from adapters.vocab import Vocab
 
 FILE = re.compile(r"adapter\.(?P<language>[A-Za-z0-9_.-]+)\.safetensors")
 _INSIDE = re.compile(r"(?:\w+\.)?encoder\.layers\.(\d+)\.adapter_layer\.((?:norm|linear_1|linear_2)\.(?:weight|bias))")
+_SCRIPTS = {
+    "arabic": "Arab", "bengali": "Beng", "burmese": "Mymr", "cyrillic": "Cyrl", "devanagari": "Deva",
+    "gujarati": "Gujr", "gurmukhi": "Guru", "hebrew": "Hebr", "kannada": "Knda", "khmer": "Khmr", "lao": "Laoo",
+    "latin": "Latn", "malayalam": "Mlym", "odia": "Orya", "simplified": "Hans", "syllabics": "Cans", "tamil": "Taml",
+    "telugu": "Telu", "thai": "Thai", "tibetan": "Tibt", "traditional": "Hant",
+}  # fmt: skip
 _HEAD = {"lm_head.weight": "head.weight", "lm_head.bias": "head.bias"}
+
+
+def mms_language(code: str) -> str | None:
+    """The tag of what MMS calls a language: ``de`` for ``deu``, ``uz-Cyrl`` for ``uzb-script_cyrillic``; of a dialect
+    (``quc-dialect_east``) that of its language; None where the code is of none."""
+    base, _, rest = code.partition("-")
+    kind, _, which = rest.partition("_")
+    script = _SCRIPTS.get(which) if kind == "script" else None
+    return language_tag(f"{base}-{script}" if script else base)
 
 
 def mms_config(width: int, vocab_size: int, size: BackboneSize) -> AdapterConfig:

@@ -20,6 +20,9 @@ def serve_command(
     models: Annotated[
         Path | None, typer.Option(help="Folder of the model; the only one in models/ if left out.")
     ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="A folder, or a repository of the hub, OWNER/NAME[@REVISION], in its place.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of a forward on a CPU.")] = None,
     quantise: Annotated[str | None, typer.Option(help="none, or int8 on a CPU: faster, a little less exact.")] = None,
@@ -34,6 +37,7 @@ def serve_command(
             host=host,
             port=port,
             models=models,
+            backbone=backbone,
             device=device,
             threads=threads,
             quantise=quantise,

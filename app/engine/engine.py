@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,9 @@ from adapters.errors import (
 )
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead, load_language_head
-from adapters.registry import RegisteredAdapter, Registry
+from adapters.mms_store import mms_store
+from adapters.registry import RegisteredAdapter, Registry, Store
+from adapters.repository import fetch_backbone, open_repository
 from adapters.store import AdapterStore
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
@@ -50,6 +52,14 @@ from app.engine.telling import Telling, among_named, any_language
 from app.engine.whereabouts import Whereabouts
 
 log = logging.getLogger("tongues.engine")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What is being served: the folder, or the repository at its commit, that it came from."""
+
+    source: str
+    fingerprint: str
 
 
 class Engine:
@@ -98,9 +108,7 @@ class Engine:
             on_seated=lambda: self._lanes.wake(),
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
-        self._runner = runner = Runner(
-            self.encoder, bank, head=self.head, normalised=read_normalised(self.config.backbone)
-        )
+        self._runner = runner = Runner(self.encoder, bank, head=self.head, normalised=self._normalised)
         self._lanes = Lanes(
             self._scheduler,
             self.residency,
@@ -235,9 +243,18 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
-        stores = [AdapterStore(folder) for folder in config.stores]
-        registry = Registry(stores, fingerprint(config.backbone), encoder.size)
+        repository = open_repository(str(config.backbone))
+        folder = fetch_backbone(repository)
+        self.backbone = Backbone(repository.name, fingerprint(folder))
+        log.info("backbone: %s, fingerprint %s", repository.name, self.backbone.fingerprint)
+        self._normalised = read_normalised(folder)
+        encoder = load_backbone(folder, device=config.device, dtype=config.dtype, quantise=config.quantise)
+        stores: list[Store] = [AdapterStore(folder) for folder in config.stores]
+        languages = mms_store(repository, folder, encoder.size, self.backbone.fingerprint)
+        if languages is not None:
+            stores.append(languages)
+            self.no_head = "the adapters of MMS change every layer, so there is no trunk to tell a language by: name it"
+        registry = Registry(stores, self.backbone.fingerprint, encoder.size)
         head = None
         if config.language_head is not None and config.language_head.exists():
             try:

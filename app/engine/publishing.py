@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAdapter
 from adapters.record import AdapterRecord
-from adapters.registry import RegisteredAdapter, Registry, Snapshot
+from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
 from adapters.store import AdapterStore
 from app.engine.job import Worn
 from app.engine.residency import Residency, worn_of
@@ -85,7 +85,7 @@ class Publishing:
         async with self._changing:
             await self._refresh()
             current = self._current(name, instead_of)
-            store = self._registry.stores[0]
+            store = _writable(self._registry.stores[0])
             size, fingerprint = self._registry.size, self._registry.fingerprint
             with _writing(store):
                 await self._sweep(store)
@@ -113,8 +113,9 @@ class Publishing:
                 stores = [current.store]
             if not stores:
                 raise UnknownAdapter(f"no adapter {name[:80]!r} to remove")
-            with _writing(stores[0]):
-                await asyncio.to_thread(stores[0].remove, name, instead_of=instead_of)
+            store = _writable(stores[0])
+            with _writing(store):
+                await asyncio.to_thread(store.remove, name, instead_of=instead_of)
             await self._refresh()
 
     # --- within the lock ---
@@ -198,9 +199,15 @@ class Publishing:
                 await self.refresh()
                 if time.monotonic() > self._sweep_at:
                     async with self._changing:
-                        await self._sweep(self._registry.stores[0])
+                        await self._sweep(_writable(self._registry.stores[0]))
             except Exception:  # a folder that is away for a moment, say: the next look may do better
                 log.exception("the adapters cannot be looked at")
+
+
+def _writable(store: Store) -> AdapterStore:
+    if not isinstance(store, AdapterStore):
+        raise StoreError(f"{store!r} is read only: what is published goes to a folder of adapters")
+    return store
 
 
 @contextlib.contextmanager

@@ -1,0 +1,96 @@
+"""A checkpoint like MMS's against transformers' own forward after ``load_adapter``: solo, and in mixed batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import Wav2Vec2ForCTC
+
+from adapters.backbone import fingerprint, load_backbone
+from adapters.bank import Bank
+from adapters.ctc import BestPath, best_tokens, transcript
+from adapters.frontend import pad
+from adapters.mms_store import mms_store
+from adapters.repository import Folder
+from tests.builders import clip
+from tests.mms import LANGUAGES, make_mms, processor
+
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
+CLIPS = [clip(seconds, seed=30 + i, loudness=0.8 if i == 2 else 0.1) for i, seconds in enumerate((1.3, 0.6, 2.4, 3.0))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mms")
+    make_mms(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(checkpoint):
+    """(code, clip) -> transformers' logits, one language loaded after the other, one clip at a time."""
+    found = {}
+    for code in LANGUAGES:
+        model = Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang=code, ignore_mismatched_sizes=True).eval()
+        for number, samples in enumerate(CLIPS):
+            inputs = processor(checkpoint, code)(samples, sampling_rate=16_000, return_tensors="pt")
+            with torch.inference_mode():
+                found[code, number] = model(inputs.input_values).logits[0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint):
+    encoder = load_backbone(checkpoint)
+    store = mms_store(Folder(checkpoint), checkpoint, encoder.size, fingerprint(checkpoint))
+    assert store is not None
+    bank = Bank(encoder.size, limit=4)
+    loaded = {name: store.load(store.record(name), size=encoder.size) for name in store.names()}
+    return encoder, bank, loaded, {name: bank.seat(one.record.config, one.tensors) for name, one in loaded.items()}
+
+
+MIXES = {
+    "solo": None,
+    "identical": ["deu"] * 4,
+    "distinct": ["fra", "uig-script_cyrillic", "deu", "uig-script_arabic"],
+    "twice": ["deu", "fra", "fra", "deu"],
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@torch.inference_mode()
+def test_logits_are_those_of_transformers(served, wanted, mix):
+    encoder, bank, _, seats = served
+    if mix == "solo":
+        for (code, number), logits in wanted.items():
+            found = encoder(pad([CLIPS[number]]), bank.dress([seats[code]]))[0, :, : logits.shape[1]]
+            torch.testing.assert_close(found, logits, **CLOSE)
+        return
+    codes = MIXES[mix]
+    found = encoder(pad(CLIPS), bank.dress([seats[code] for code in codes]))
+    for row, code in enumerate(codes):
+        frames, tokens = wanted[code, row].shape
+        torch.testing.assert_close(found[row, :frames, :tokens], wanted[code, row], **CLOSE)
+
+
+@torch.inference_mode()
+def test_texts_are_those_of_the_processor(checkpoint, served, wanted):
+    """Blanks at any id, special tokens, delimiters; a text of ten letters or more, or it would prove nothing."""
+    encoder, bank, loaded, seats = served
+    for (code, number), logits in wanted.items():
+        said = processor(checkpoint, code).decode(logits.argmax(-1), skip_special_tokens=True)
+        ids, probabilities = best_tokens(encoder(pad([CLIPS[number]]), bank.dress([seats[code]])))
+        path = BestPath(ids[0].numpy(), probabilities[0].numpy())
+        text = transcript(path, loaded[code].vocab, frame_s=0.02, duration_s=CLIPS[number].size / 16_000).text
+        assert len(text) > 10
+        assert text == " ".join(said.split())
+
+
+@torch.inference_mode()
+def test_languages_tell_rows_apart(wanted):
+    """The test of the test: adapters move the logits by far more than the tolerance."""
+    same = LANGUAGES["deu"].index("a"), LANGUAGES["fra"].index("a")
+    moved = wanted["deu", 0][:, same[0]] - wanted["fra", 0][:, same[1]]
+    assert moved.abs().mean() > 0.5
