@@ -47,6 +47,12 @@ def language_tag(query: str) -> str | None:
     return "-".join(filter(None, tag)) if tag else None
 
 
+def names_script(query: str) -> bool:
+    """Whether ``query`` says in which script, as ``sr-Latn`` and ``sr-Cyrl`` do and ``sr`` does not."""
+    tag = _tag(query.strip()) or _named(query.strip())
+    return tag is not None and tag.script is not None
+
+
 def language_name(tag: str) -> str:
     """The English name of a tag: ``German``, ``Serbian (Latin)``; the tag itself where it means no language."""
     key = language_key(tag)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from adapters.config import BackboneSize
 from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
-from adapters.language import language_key, language_name, language_tag
+from adapters.language import language_key, language_name, language_tag, names_script
 from adapters.loaded import LoadedAdapter
 from adapters.record import AdapterRecord
 
@@ -151,8 +151,9 @@ class Registry:
         """The adapter called ``name``, or else the one for ``language``. Every ``principal`` sees everything for now.
 
         Several adapters may speak one language. Where the query names a region, those of the region come first
-        (``pt-BR``); then the one that is the default. A query without a script finds an adapter of any script if there
-        is none of the usual one; a query for an unusual script finds that script alone.
+        (``pt-BR``); then the one that is the default. A query that names a script finds that script alone; one that
+        does not finds an adapter of any, and where there are several scripts the default of the usual one. What is no
+        language may be the name of an adapter, such as ``uig-script_arabic``.
 
         Raises :class:`LanguageRequired`, :class:`UnknownLanguage`, :class:`UnknownAdapter` or
         :class:`AmbiguousLanguage`, each naming what there is.
@@ -163,8 +164,10 @@ class Registry:
         if language is None:
             raise LanguageRequired(f"say which language is spoken: lang={_spoken(snapshot)}")
         key = language_key(language)
+        if key is None and language in snapshot.adapters:
+            return snapshot.adapters[language]
         found = snapshot.languages.get(key, ()) if key else ()
-        if not found and key and "-" not in key:
+        if key and not names_script(language) and not any(adapter.record.default for adapter in found):
             found = tuple(a for a in snapshot.adapters.values() if _key(a).partition("-")[0] == key)
         if not found:
             meant = f"{language[:80]!r} ({language_name(key)})" if key else f"{language[:80]!r}"

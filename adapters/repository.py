@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     RevisionResolutionError,
@@ -248,6 +249,8 @@ def _said(error: Exception) -> str:
         return "there is no such revision of it"
     if isinstance(error, HfHubHTTPError):
         return f"the hub at {constants.ENDPOINT} answered {error.response.status_code}"
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, (HfHubHTTPError, *_UNREACHABLE)):
+        return _said(error.__cause__)
     if isinstance(error, EntryNotFoundError):
         return "it is not in the cache, and the hub is not asked" if constants.is_offline_mode() else str(error)
     if isinstance(error, _UNREACHABLE):

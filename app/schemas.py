@@ -118,21 +118,16 @@ class AdapterOut(BaseModel):
     licence: str | None = None
 
 
-class BackboneOut(BaseModel):
-    """What all adapters sit on: the folder or repository that it came from, and what adapters know it by."""
-
-    source: str
-    fingerprint: str
-
-
 class AdaptersOut(BaseModel):
-    backbone: BackboneOut
     adapters: list[AdapterOut]
 
 
 class Health(BaseModel):
     status: Literal["ok", "starting", "failed", "draining"]
     reason: str | None = None
+    backbone: Annotated[
+        str | None, Field(description="The folder or the repository, at its commit, that the backbone came from.")
+    ] = None
 
 
 class OpenAIQuery(BaseModel):

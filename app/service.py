@@ -132,14 +132,16 @@ class Service:
     def health(self) -> Health:
         """Whether requests can be answered, and if not, why."""
         try:
-            ready = self.engine.ready
+            engine = self.engine
         except Starting as error:
             return Health(status="starting", reason=str(error))
         except Draining as error:
             return Health(status="draining", reason=str(error))
         except BackboneError as error:
             return Health(status="failed", reason=str(error))
-        return Health(status="ok") if ready else Health(status="starting", reason="warming up")
+        if not engine.ready:
+            return Health(status="starting", reason="warming up")
+        return Health(status="ok", backbone=engine.backbone.source)
 
 
 def service_of(request: Request) -> Service:

@@ -12,7 +12,7 @@ from adapters.errors import AdapterError
 from app.admin import check_admin, instead_of, receive_adapter
 from app.errors import BadAdapter
 from app.listing import listed, listing
-from app.schemas import AdapterOut, AdaptersOut, BackboneOut
+from app.schemas import AdapterOut, AdaptersOut
 from app.service import service_of
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
@@ -32,8 +32,7 @@ _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipar
 async def adapters(request: Request) -> AdaptersOut:
     """Every adapter by name. One that cannot be worn is there too, as `failed` with the reason."""
     engine = service_of(request).engine
-    backbone = BackboneOut(source=engine.backbone.source, fingerprint=engine.backbone.fingerprint)
-    return AdaptersOut(backbone=backbone, adapters=listing(engine.registry, engine.where, engine.head))
+    return AdaptersOut(adapters=listing(engine.registry, engine.where, engine.head))
 
 
 @router.get("/{name}", response_model=AdapterOut)

@@ -107,8 +107,23 @@ def test_regions_where_several_differ_by_them(store):
 def test_scripts_where_several_differ_by_them(store):
     known = speaking(store, latin="sr-Latn", cyrillic="sr")
     assert known.resolve(language="sr-Latn").name == "latin"
-    assert known.resolve(language="sr").name == "cyrillic"
     assert known.resolve(language="sr-Cyrl").name == "cyrillic"
+    with pytest.raises(AmbiguousLanguage, match="cyrillic, latin"):
+        known.resolve(language="sr")
+    publish(store, "cyrillic", language="sr", default=True)
+    known.scan()
+    assert known.resolve(language="sr").name == "cyrillic"
+    publish(store, "cyrillic", language="sr")
+    publish(store, "latin", language="sr-Latn", default=True)
+    known.scan()
+    assert known.resolve(language="sr").name == "latin"
+
+
+def test_an_adapter_by_its_name_where_that_is_no_language(store):
+    known = speaking(store, de="de", **{"uig-script_arabic": "ug"})
+    assert known.resolve(language="uig-script_arabic").name == "uig-script_arabic"
+    with pytest.raises(UnknownLanguage):
+        known.resolve(language="uig-script_latin")
 
 
 def test_one_script_alone(store):

@@ -11,6 +11,7 @@ from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
 from adapters.registry import Registry
 from adapters.store import AdapterStore
+from app.engine.engine import Backbone
 from app.settings import Settings
 from tests.app.live import Live, serving, wait_until
 from tests.app.recordings import recording
@@ -24,6 +25,7 @@ class FakeEngine:
         config = read_config(backbone)
         stores = [AdapterStore(folder) for folder in settings.adapter_folders]
         self.registry = Registry(stores, fingerprint(backbone), size_of(config))
+        self.backbone = Backbone(str(backbone), self.registry.fingerprint)
         self.gate, self.error = gate, error
         self.ready = False
 
@@ -61,7 +63,8 @@ def test_alive_at_once_and_ready_once_warm(model_folder: Path) -> None:
         finally:
             gate.set()
         wait_until(lambda: live.http.get("/health/ready").status_code == 200)
-        assert live.http.get("/health/ready").json() == {"status": "ok"}
+        told = live.http.get("/health/ready").json()
+        assert told == {"status": "ok", "backbone": str(model_folder / "backbone")}
 
 
 def test_a_model_that_cannot_be_loaded(model_folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,195 @@
+"""Languages beside a backbone on a hub: registered without their weights, fetched one by one, refused one by one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapters.backbone import fingerprint, read_config
+from adapters.encoder import size_of
+from adapters.errors import AdapterCorrupt, AdapterError, AdapterFormatError, AmbiguousLanguage, HubError
+from adapters.formats.mms import mms_language
+from adapters.mms_store import MmsStore, mms_store
+from adapters.registry import Registry
+from adapters.repository import fetch_backbone, open_repository
+from tests.hub import Hub
+from tests.mms import LANGUAGES, make_mms
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mms")
+    make_mms(folder)
+    return folder
+
+
+@pytest.fixture
+def repo(hub: Hub, made: Path, tmp_path: Path) -> str:
+    name = f"meta/{tmp_path.name}"
+    hub.repos[name] = shutil.copytree(made, tmp_path / "repo")
+    return name
+
+
+def opened(repo: str) -> MmsStore:
+    repository = open_repository(repo)
+    folder = fetch_backbone(repository)
+    store = mms_store(repository, folder, size_of(read_config(folder)), fingerprint(folder))
+    assert store is not None
+    return store
+
+
+def registry(store: MmsStore) -> Registry:
+    return Registry([store], store.record("deu").fingerprint or "", store._size)
+
+
+def test_a_thousand_languages_are_registered_without_their_weights(hub, repo):
+    folder, vocab = hub.repos[repo], {}
+    tokens = {token: number for number, token in enumerate(LANGUAGES["deu"])}
+    source = (folder / "adapter.deu.safetensors").read_bytes()
+    for path in folder.glob("adapter.*"):
+        path.unlink()
+    for number in range(1_162):
+        code = f"deu-dialect_{number:04d}"
+        (folder / f"adapter.{code}.safetensors").write_bytes(source)
+        vocab[code] = tokens
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    store = opened(repo)
+    assert len(store.names()) == 1_162
+    found = Registry([store], store.record("deu-dialect_0000").fingerprint or "", store._size).snapshot
+    assert len(found.adapters) == 1_162
+    assert not any(name.startswith("adapter.") for name in hub.asked)
+    assert not store.here(store.record("deu-dialect_0007"))
+    store.load(store.record("deu-dialect_0007"), size=store._size)
+    assert store.here(store.record("deu-dialect_0007"))
+    assert {name: count for name, count in hub.asked.items() if name.startswith("adapter.")} == {
+        "adapter.deu-dialect_0007.safetensors": 1
+    }
+
+
+def test_languages_by_tag_and_by_script(hub, repo):
+    known = registry(opened(repo))
+    assert known.resolve(language="de").name == known.resolve(language="German").name == "deu"
+    assert known.resolve(language="ug-Cyrl").name == "uig-script_cyrillic"
+    assert known.resolve(language="ug-Arab").name == "uig-script_arabic"
+    assert known.resolve(language="uig-script_arabic").name == "uig-script_arabic"
+    assert known.resolve(name="uig-script_cyrillic").name == "uig-script_cyrillic"
+    for unclear in ("ug", "uig", "Uyghur"):
+        with pytest.raises(AmbiguousLanguage, match=r"adapter=uig-script_arabic, uig-script_cyrillic"):
+            known.resolve(language=unclear)
+
+
+@pytest.mark.parametrize(
+    ("code", "tag"),
+    [
+        ("deu", "de"), ("uzb-script_cyrillic", "uz-Cyrl"), ("uzb-script_latin", "uz"), ("cmn-script_simplified", "zh"),
+        ("quc-dialect_east", "quc"), ("urd-script_devanagari", "ur-Deva"), ("nonsense", None), ("", None),
+    ],
+)  # fmt: skip
+def test_codes_of_languages(code, tag):
+    assert mms_language(code) == tag
+
+
+def test_what_is_listed_says_where_it_is_from(hub, repo):
+    record = opened(repo).record("fra")
+    assert (record.language, record.verified, record.default) == ("fr", True, False)
+    assert record.training["source"] == f"{repo}@{hub.commit(repo)[:12]}"
+    assert record.config.vocab_size == len(LANGUAGES["fra"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("unavailable", r"answered 503|cannot be reached"),
+        ("truncated", r"fra.*(size|came as another|cannot be reached|Consistency)"),
+        ("wrong", "came as another file"),
+        ("missing", "fra"),
+    ],
+)
+def test_a_file_that_cannot_be_had_takes_no_other_with_it(hub, repo, fault, says, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    store = opened(repo)
+    hub.faults["adapter.fra.safetensors"] = fault
+    for _ in range(2):
+        with pytest.raises(AdapterCorrupt, match=says):
+            store.load(store.record("fra"), size=store._size)
+    assert store.load(store.record("deu"), size=store._size).vocab.size == len(LANGUAGES["deu"])
+    hub.faults.clear()
+    assert store.load(store.record("fra"), size=store._size).vocab.size == len(LANGUAGES["fra"])
+
+
+def test_a_file_of_ten_gigabytes_is_refused_before_it_is_fetched(hub, repo):
+    hub.faults["adapter.fra.safetensors"] = "huge"
+    known = registry(opened(repo))
+    (refused,) = known.snapshot.refused
+    assert refused.name == "fra"
+    assert "10737418240 bytes; such an adapter has" in refused.error.reason
+    assert not hub.asked["adapter.fra.safetensors"]
+    assert set(known.snapshot.adapters) == set(LANGUAGES) - {"fra"}
+
+
+def rewritten(hub: Hub, repo: str, code: str, **changes: torch.Tensor | None) -> MmsStore:
+    path = hub.repos[repo] / f"adapter.{code}.safetensors"
+    tensors = load_file(path)
+    for name, tensor in changes.items():
+        key = next(key for key in tensors if key.endswith(name.replace("__", ".")))
+        tensors.pop(key)
+        if tensor is not None:
+            tensors[key] = tensor
+    save_file(tensors, path, {"format": "pt"})
+    return opened(repo)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layers__3__adapter_layer__linear_2__bias": None}, "'layers.3.layer.linear_2.bias' is missing"),
+        ({"layers__0__adapter_layer__norm__bias": torch.full((48,), torch.nan)}, "holds NaN"),
+        ({"layers__0__adapter_layer__linear_1__weight": torch.ones(8, 48)}, "of shape"),
+        ({"lm_head__weight": torch.ones(7, 48)}, "of shape"),
+        ({"layers__0__adapter_layer__linear_1__weight": None}, "no adapter_layer.linear_1.weight of layer 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(hub, repo, changes, says):
+    store = rewritten(hub, repo, "fra", **changes)
+    with pytest.raises(AdapterError, match=says) as told:
+        store.load(store.record("fra"), size=store._size)
+    assert told.value.name == "fra"
+
+
+def test_an_adapter_of_a_deeper_backbone_is_refused(hub, repo):
+    path = hub.repos[repo] / "adapter.fra.safetensors"
+    tensors = load_file(path)
+    tensors["wav2vec2.encoder.layers.7.adapter_layer.norm.bias"] = torch.zeros(48)
+    save_file(tensors, path, {"format": "pt"})
+    store = opened(repo)
+    with pytest.raises(AdapterError, match="an adapter for layer 7, and the backbone has 4 layers"):
+        store.load(store.record("fra"), size=store._size)
+
+
+def test_what_is_no_safetensors_and_what_has_no_vocabulary(hub, repo):
+    (hub.repos[repo] / "adapter.fra.safetensors").write_bytes(b"\x80\x04 a pickle")
+    (hub.repos[repo] / "adapter.xho.safetensors").write_bytes(b"")
+    store = opened(repo)
+    with pytest.raises(AdapterFormatError, match="is not safetensors"):
+        store.load(store.record("fra"), size=store._size)
+    with pytest.raises(AdapterFormatError, match=r"vocab\.json .* has no part for 'xho'"):
+        store.record("xho")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"deu": 3}'])
+def test_a_broken_vocabulary_is_told_at_once(hub, repo, content):
+    (hub.repos[repo] / "vocab.json").write_text(content)
+    with pytest.raises(HubError, match=r"vocab\.json"):
+        opened(repo)
+
+
+def test_backbones_without_languages_have_no_such_store(hub, made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "bare")
+    for path in folder.glob("adapter.*"):
+        path.unlink()
+    assert mms_store(open_repository(str(folder)), folder, size_of(read_config(folder)), "") is None
