@@ -11,13 +11,13 @@ _STATUS = Path("/proc/self/status")
 
 def resident_bytes() -> int:
     """Of this process, now."""
-    return _status("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def peak_bytes() -> int:
     """The most of this process since :func:`forget_peak`, or since it began. Not ``ru_maxrss``, which a process
     inherits from the one that started it."""
-    return _status("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def forget_peak() -> None:
@@ -40,7 +40,8 @@ def machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """A figure of /proc/self/status: ``RssAnon`` is what is private to the process, pages of files apart."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

@@ -23,7 +23,7 @@ from tests.mms import LANGUAGES, make_mms
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("mms")
+    folder: Path = tmp_path_factory.mktemp("mms")
     make_mms(folder)
     return folder
 

@@ -22,7 +22,7 @@ CHECKPOINT = "model.safetensors"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
+    folder: Path = tmp_path_factory.mktemp("checkpoint")
     reference("wav2vec2-pre-norm-layer").save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
     (folder / "pytorch_model.bin").write_bytes(b"a pickle that nobody opens")
@@ -112,7 +112,7 @@ def test_weights_in_several_files(hub, repo, made):
     folder = hub.repos[repo]
     tensors = list(load_file(folder / CHECKPOINT).items())
     (folder / CHECKPOINT).unlink()
-    index = {}
+    index: dict[str, str] = {}
     for number in range(3):
         file = f"model-0000{number + 1}-of-00003.safetensors"
         save_file(dict(tensors[number::3]), folder / file, {"format": "pt"})

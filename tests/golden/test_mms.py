@@ -52,7 +52,7 @@ def served(checkpoint):
 
 
 MIXES = {
-    "solo": None,
+    "solo": [],
     "identical": ["deu"] * 4,
     "distinct": ["fra", "uig-script_cyrillic", "deu", "uig-script_arabic"],
     "twice": ["deu", "fra", "fra", "deu"],
