@@ -136,8 +136,8 @@ def _plain(value: Any) -> Any:
 
 
 def _head(name: str, checkpoint: Checkpoint, encoder: Encoder, found: Difference) -> tuple[Tensor, Tensor]:
-    """The checkpoint's head for what the backbone's own final norm puts out: y of scale s and shift b. The checkpoint's,
-    of scale t and shift c, puts out t/s (y - b) + c, and that is folded into the head."""
+    """The checkpoint's head for what the backbone's own final norm puts out: y of scale s and shift b. The
+    checkpoint's, of scale t and shift c, puts out t/s (y - b) + c, and that is folded into the head."""
     if not found.final_norm:
         return checkpoint.weight, checkpoint.bias
     ours, theirs = encoder.model.encoder.layer_norm, checkpoint.encoder.model.encoder.layer_norm
