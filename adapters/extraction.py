@@ -26,11 +26,12 @@ from adapters.formats import Imported
 from adapters.formats.checkpoint import Checkpoint
 from adapters.frontend import pad
 from adapters.methods.lora import USUAL
-from adapters.shapes import NORMS
+from adapters.shapes import NORMS, parameter_count
 
 FRAMES_AGREEING = 0.99
 LOGIT_ERROR = 0.02
 LEAST_FRAMES = 400
+LARGEST_SHARE = 0.1
 _OWN_MODEL = "serve it as a model of its own"
 _LEAST_SCALE = 1e-5
 
@@ -57,9 +58,11 @@ class Extracted:
     agreement: Agreement
 
 
-def usual_rank_limit(hidden: int) -> int:
-    """An eighth of the width: of all linears of a layer that is a fifth of the weights."""
-    return max(1, hidden // 8)
+def usual_rank_limit(found: Difference, encoder: Encoder, vocab_size: int) -> int:
+    """The highest rank with which an adapter, norms and head included, has a tenth of the backbone's parameters."""
+    none, one = (parameter_count(_config(found, rank, vocab_size), encoder.size) for rank in (0, 1))
+    room = LARGEST_SHARE * sum(tensor.numel() for tensor in weights_of(encoder).values()) - none
+    return max(1, int(room / (one - none)))
 
 
 def extract(
@@ -92,7 +95,8 @@ def extract(
         if not agreement.enough:
             raise AdapterMismatch(name, f"with all that differs {_said(agreement)}: {_OWN_MODEL}")
         return Extracted(adapter, agreement)
-    limit = min(rank_limit or usual_rank_limit(encoder.hidden_size), encoder.hidden_size, encoder.size.feed_forward)
+    limit = rank_limit or usual_rank_limit(found, encoder, checkpoint.vocab.size)
+    limit = min(limit, encoder.hidden_size, encoder.size.feed_forward)
     factors = {site: _factors(weight, limit) for site, weight in found.weights.items()}
 
     def at(rank: int) -> Extracted:

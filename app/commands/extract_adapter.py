@@ -24,7 +24,7 @@ def extract_command(
         Path, typer.Option(help="Recordings to measure on, a file or a folder; best of its own language.")
     ] = Path("examples"),
     rank_limit: Annotated[
-        int | None, typer.Option(min=1, help="Highest rank; an eighth of the backbone's width, if left out.")
+        int | None, typer.Option(min=1, help="Highest rank; a tenth of the backbone's parameters, if left out.")
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="It answers for its language.")] = False,
 ) -> None:

@@ -14,11 +14,13 @@ import torch
 
 from adapters.adapter import Adapter
 from adapters.config import AdapterConfig
+from adapters.difference import difference
 from adapters.errors import AdapterMismatch, DataError
 from adapters.extraction import Extracted, extract, usual_rank_limit
 from adapters.formats.checkpoint import read_checkpoint, read_plain, rounding
 from adapters.frontend import pad
 from adapters.methods.lora import TARGETS
+from adapters.shapes import parameter_count
 from adapters.store import AdapterStore
 from tests.adapters.formats.theirs import letters, logits, ours
 from tests.builders import clip, reference
@@ -89,7 +91,7 @@ def checkpoint(folder: Path, kind: str, *changes: Change, dtype: torch.dtype = t
 
 def extracted(folder: Path, **options: Any) -> Extracted:
     encoder, tuned = read_plain(folder / "backbone"), read_checkpoint("de", folder / "tuned")
-    given: dict[str, Any] = {"normalised": True, "rounding": rounding(folder / "backbone"), **options}
+    given: dict[str, Any] = {"normalised": True, "rounding": rounding(folder / "backbone"), "rank_limit": 6, **options}
     return extract("de", tuned, encoder, given.pop("clips", AUDIO), **given)
 
 
@@ -231,10 +233,25 @@ def test_the_same_positions_by_another_weight_norm_are_no_difference(tmp_path):
 
 def test_a_higher_rank_may_be_allowed(tmp_path):
     checkpoint(tmp_path, PRE, low_rank(9))
-    assert usual_rank_limit(48) == 6
     with pytest.raises(AdapterMismatch, match="at rank 6"):
         extracted(tmp_path)
     assert extracted(tmp_path, rank_limit=20).adapter.config.size == 9
+    assert extracted(tmp_path, rank_limit=1000).adapter.config.size == 9, "no rank is above the width"
+
+
+def test_a_tenth_of_the_backbone_is_allowed_unless_said_otherwise(tmp_path):
+    checkpoint(tmp_path, PRE, low_rank(9), biases)
+    encoder, tuned = read_plain(tmp_path / "backbone"), read_checkpoint("de", tmp_path / "tuned").encoder
+    found = difference(encoder, tuned, 2.0**-23)
+    limit = usual_rank_limit(found, encoder, 24)
+    total = sum(tensor.numel() for name, tensor in encoder.model.state_dict().items() if name != "masked_spec_embed")
+    shares = [
+        parameter_count(AdapterConfig("lora", rank, ALL, "none", 24, options(bias=True)), encoder.size) / total
+        for rank in (limit, limit + 1)
+    ]
+    assert shares[0] <= 0.1 < shares[1]
+    with pytest.raises(AdapterMismatch, match=f"at rank {limit}, "):
+        extracted(tmp_path, rank_limit=None)
 
 
 def test_another_structure_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from tests.adapters.formats.theirs import CLIPS, CLOSE, letters, logits, made, p
 from tests.builders import KINDS, encoder_of, reference
 
 
-def saved(folder: Path, kind: str = "wav2vec2-pre-norm-layer", **changes) -> object:
+def saved(folder: Path, kind: str = "wav2vec2-pre-norm-layer", **changes: Any) -> Any:
     model = reference(kind, **changes)
     model.save_pretrained(folder)
     (folder / "vocab.json").write_text(letters(24).to_json())

@@ -19,7 +19,7 @@ SIZE = BackboneSize(48, 4, 96)
 
 
 @pytest.fixture
-def mms(tmp_path) -> Path:
+def mms(tmp_path: Path) -> Path:
     encoder = encoder_of(reference("wav2vec2-pre-norm-layer"))
     for seed, (code, tokens) in enumerate({"deu": 24, "fra": 30, "uig-script_arabic": 26}.items()):
         adapter = made(tmp_path / "s", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", tokens), seed)
@@ -28,7 +28,7 @@ def mms(tmp_path) -> Path:
 
 
 @pytest.fixture
-def peft(tmp_path) -> Path:
+def peft(tmp_path: Path) -> Path:
     encoder = encoder_of(reference("wav2vec2-pre-norm-layer"))
     write_peft(
         made(tmp_path / "s", encoder, AdapterConfig("lora", 2, (3,), "none", 24)), tmp_path / "p", encoder.config

@@ -154,7 +154,7 @@ REFUSED_SETTINGS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.fixture
-def saved(tmp_path) -> Path:
+def saved(tmp_path: Path) -> Path:
     peft_model(PRE, tmp_path)
     return tmp_path
 

@@ -66,7 +66,7 @@ def peft_model(kind: str, folder: Path, seed: int = 1, vocab_size: int = 24, **s
     base.lm_head = torch.nn.Linear(base.config.hidden_size, vocab_size)
     model = get_peft_model(base, LoraConfig(**{**given, **settings})).eval()
     moved(model, seed)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     (folder / "vocab.json").write_text(letters(vocab_size).to_json())
     return model
 
