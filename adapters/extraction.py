@@ -74,11 +74,13 @@ def extract(
     normalised: bool,
     rounding: float,
     rank_limit: int | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Extracted:
     """What ``checkpoint`` has beyond the backbone of ``encoder`` (plain, as
     :func:`~adapters.formats.checkpoint.read_plain` reads it), measured on ``clips``, (N,) at 16 kHz each.
 
     ``normalised`` and ``rounding`` are the backbone's, as :class:`~adapters.formats.checkpoint.Checkpoint` has its own.
+    ``announce`` is told of each rank that was tried.
     Raises :class:`~adapters.errors.AdapterMismatch` where it cannot be an adapter, saying what is in the way, and
     :class:`~adapters.errors.DataError` for too little audio to measure on.
     """
@@ -97,11 +99,14 @@ def extract(
         return Extracted(adapter, agreement)
     limit = rank_limit or usual_rank_limit(found, encoder, checkpoint.vocab.size)
     limit = min(limit, encoder.hidden_size, encoder.size.feed_forward)
+    announce(f"{len(found.weights)} linears differ: singular values of each")
     factors = {site: _factors(weight, limit) for site, weight in found.weights.items()}
 
     def at(rank: int) -> Extracted:
         adapter = _adapter(checkpoint, found, rank, _lora(found, encoder, factors, rank), head)
-        return Extracted(adapter, measure(adapter))
+        tried = Extracted(adapter, measure(adapter))
+        announce(f"rank {rank}: {_said(tried.agreement)}")
+        return tried
 
     best = at(limit)
     if not best.agreement.enough:

@@ -55,6 +55,7 @@ def extract_command(
             normalised=read_normalised(backbone),
             rounding=rounding(backbone),
             rank_limit=rank_limit,
+            announce=lambda line: typer.echo(line, err=True),
         )
         agreement = {"frames_agreeing": found.agreement.frames, "logit_error": found.agreement.logit_error}
         with writing(folder / "adapters"):
