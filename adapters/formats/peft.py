@@ -117,7 +117,7 @@ def _sorted(
 
 
 def _no_place(key: str) -> str:
-    known = f"the targets that can be worn are {', '.join(TARGETS)} of the encoder's layers"
+    known = f"what can be worn is {', '.join(TARGETS)} in the layers of a wav2vec2 or a hubert model"
     module = _MODULE.fullmatch(key)
     if module is None:
         return f"{key!r} has no place in an adapter of PEFT"

@@ -47,6 +47,6 @@ def import_command(
                 size=size,
                 fingerprint=None,
                 default=default,
-                training={"imported": path.name},
+                training={"imported": path.resolve().name},
             )
     typer.echo(f"{record.name} {record.version}: {record.config.method} {record.config.size}, {record.language}")

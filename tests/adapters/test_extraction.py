@@ -267,6 +267,26 @@ def test_another_structure_is_refused(tmp_path):
         extract("de", tuned, encoder, AUDIO, normalised=False, rounding=step)
 
 
+def test_a_backbone_that_could_wear_adapters_of_mms(tmp_path):
+    """Its own adapters, which nothing here wears, are no difference."""
+    checkpoint(tmp_path, PRE, low_rank(1, ("k_proj",), (0,)))
+    reference(PRE, adapter_attn_dim=4).wav2vec2.save_pretrained(tmp_path / "mms")
+    tuned, mms = read_checkpoint("de", tmp_path / "tuned"), read_plain(tmp_path / "mms")
+    mms.model.load_state_dict(read_plain(tmp_path / "backbone").model.state_dict(), strict=False)
+    found = extract("de", tuned, mms, AUDIO, normalised=True, rounding=2.0**-23)
+    assert found.adapter.config == AdapterConfig("lora", 1, (0,), "none", 24, options(("k_proj",)))
+
+
+def test_a_part_that_only_one_has_is_refused(tmp_path):
+    model = reference("hubert-pre-norm-layer")
+    model.hubert.save_pretrained(tmp_path / "backbone")
+    other = reference("hubert-pre-norm-layer", feat_proj_layer_norm=False)
+    other.save_pretrained(tmp_path / "tuned")
+    (tmp_path / "tuned" / "vocab.json").write_text(letters(24).to_json())
+    with pytest.raises(AdapterMismatch, match=r"only one of .* has feature_projection.layer_norm.bias"):
+        extracted(tmp_path)
+
+
 def test_a_norm_that_hides_channels_cannot_be_undone(tmp_path):
     checkpoint(tmp_path, PRE, final_norm)
     encoder, tuned = read_plain(tmp_path / "backbone"), read_checkpoint("de", tmp_path / "tuned")

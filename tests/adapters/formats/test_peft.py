@@ -172,7 +172,7 @@ REFUSED_TENSORS: dict[str, tuple[dict[str, Any], type[TonguesError], str]] = {
     "another target": (
         {"base_model.model.wav2vec2.feature_projection.projection.lora_A.weight": torch.zeros(4, 32)},
         AdapterFormatError,
-        "LoRA at 'wav2vec2.feature_projection.projection'; the targets that can be worn are q_proj, k_proj, v_proj",
+        "LoRA at 'wav2vec2.feature_projection.projection'; what can be worn is q_proj, k_proj, v_proj, out_proj, ",
     ),
     "LoRA at the head": (
         {"base_model.model.lm_head.lora_A.weight": torch.zeros(4, 48)},
