@@ -29,7 +29,6 @@ Quantise = Literal["none", "int8"]
 _POSITIONS = "encoder.pos_conv_embed.conv"
 _CONFIGS: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig}
 
-# what decides, besides the weights, what comes out of a backbone
 _STRUCTURE = (
     "model_type",
     "hidden_size",
@@ -189,6 +188,11 @@ def fold_weight_norm(encoder: Encoder) -> None:
         parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
 
 
+def structure(config: BackboneConfig) -> dict[str, Any]:
+    """What of a configuration decides, besides the weights, what comes out of a backbone."""
+    return {name: getattr(config, name) for name in _STRUCTURE}
+
+
 def fingerprint(folder: Path) -> str:
     """What an adapter remembers its backbone by: 16 hex digits over the structure and the weights.
 
@@ -198,8 +202,7 @@ def fingerprint(folder: Path) -> str:
     """
     config = read_config(folder)
     digest = hashlib.sha256()
-    structure = {name: getattr(config, name) for name in _STRUCTURE}
-    digest.update(json.dumps(structure, sort_keys=True, default=list).encode())
+    digest.update(json.dumps(structure(config), sort_keys=True, default=list).encode())
     with Weights(folder) as weights:
         for name in sorted(filter(counts, weights)):
             tensor = weights[name]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.commands.adapters import adapters_command
+from app.commands.adapters import adapters_app
 from app.commands.backbone import backbone_app
 from app.commands.console import errors_told
 from app.commands.data import data_app
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve_command)
 app.command("transcribe")(transcribe_command)
-app.command("adapters")(adapters_command)
+app.add_typer(adapters_app)
 app.add_typer(backbone_app)
 app.add_typer(data_app)
 app.command("pretrain")(pretrain_command)

@@ -3,8 +3,8 @@
     python -m benchmarks.checkpoints [--sizes wav2vec2-xls-r-300m mms-1b] [--languages 64] [--rounds 5] [--rows 4]
 
 Each size runs in a process of its own. Memory is what is private to the process: pages of the checkpoint's file, which
-the kernel may drop at any time, are counted apart. The mixed batch holds a row of each of several languages, the other as
-many rows of one; both in turn, several rounds.
+the kernel may drop at any time, are counted apart. The mixed batch holds a row of each of several languages, the other
+as many rows of one; both in turn, several rounds.
 """
 
 from __future__ import annotations

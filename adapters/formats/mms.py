@@ -6,16 +6,26 @@ A file holds ``wav2vec2.encoder.layers.I.adapter_layer.{norm,linear_1,linear_2}.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import safetensors.torch
 from torch import Tensor
 
 from adapters.config import AdapterConfig, BackboneSize
+from adapters.durable import write_whole
 from adapters.errors import AdapterFormatError, AdapterMismatch, DataError
 from adapters.formats import Imported
+from adapters.formats.files import read_json
 from adapters.language import language_tag
 from adapters.vocab import Vocab
+
+if TYPE_CHECKING:
+    from adapters.encoder import BackboneConfig
+    from adapters.loaded import LoadedAdapter
 
 FILE = re.compile(r"adapter\.(?P<language>[A-Za-z0-9_.-]+)\.safetensors")
 _INSIDE = re.compile(r"(?:\w+\.)?encoder\.layers\.(\d+)\.adapter_layer\.((?:norm|linear_1|linear_2)\.(?:weight|bias))")
@@ -70,3 +80,49 @@ def mms_vocab(name: str, tokens: Mapping[str, int]) -> Vocab:
         return Vocab.from_ids(tokens)
     except DataError as error:
         raise AdapterFormatError(name, f"its part of vocab.json: {error}") from error
+
+
+def write_mms(loaded: LoadedAdapter, folder: Path, code: str, backbone: BackboneConfig) -> tuple[Path, ...]:
+    """Write ``loaded`` as the language ``code`` of a model in ``folder``, beside whose other files transformers'
+    ``load_adapter`` finds it: ``adapter.CODE.safetensors``, and its part of ``vocab.json``; returns them.
+
+    Raises :class:`~adapters.errors.AdapterFormatError` for what MMS's files have no place for.
+    """
+    name, config = loaded.record.name, loaded.record.config
+    if config.method != "mms":
+        right = "; tongues adapters export --to peft writes it" if config.method in ("lora", "head") else ""
+        raise AdapterFormatError(name, f"MMS's files hold MMS's adapters, and this is of {config.method!r}{right}")
+    if config.norms != "none":
+        raise AdapterFormatError(name, "it brings layer norms of its own, which MMS's files have no place for")
+    if config.layers != tuple(range(backbone.num_hidden_layers)):
+        said = f"{len(config.layers)} of {backbone.num_hidden_layers} layers are adapted"
+        raise AdapterFormatError(name, f"{said}, and MMS's files hold an adapter for every layer")
+    if not backbone.do_stable_layer_norm:
+        right = "transformers has MMS's adapters in pre-norm layers alone (do_stable_layer_norm)"
+        raise AdapterFormatError(name, f"its backbone has post-norm layers, and {right}")
+    if not (path := FILE.fullmatch(f"adapter.{code}.safetensors")):
+        raise AdapterFormatError(name, f"{code!r} is no code of a language as MMS's files are named by, such as 'deu'")
+    told = folder / "vocab.json"
+    spoken = read_json(name, told) if told.exists() else {}
+    if not all(isinstance(part, dict) for part in spoken.values()):
+        raise AdapterFormatError(
+            name, f"{told} is of one language, not nested by language as MMS's is; choose another folder"
+        )
+    theirs = {ours: theirs for theirs, ours in _HEAD.items()}
+    prefix = f"{backbone.model_type}.encoder."
+    tensors = {theirs.get(key) or _their_name(prefix, key): tensor for key, tensor in loaded.tensors.items()}
+    spoken[code] = json.loads(loaded.vocab.to_json())
+    contents = {
+        path[0]: safetensors.torch.save({key: tensors[key].contiguous() for key in sorted(tensors)}, {"format": "pt"}),
+        told.name: (json.dumps(spoken, ensure_ascii=False, indent=2) + "\n").encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in contents.items():
+        write_whole(folder / file, content)
+    return tuple(folder / file for file in contents)
+
+
+def _their_name(prefix: str, ours: str) -> str:
+    """Of a tensor in a layer: ``layers.3.layer.linear_1.weight``."""
+    layers, layer, _, rest = ours.split(".", 3)
+    return f"{prefix}{layers}.{layer}.adapter_layer.{rest}"

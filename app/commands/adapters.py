@@ -1,4 +1,4 @@
-"""``tongues adapters``: what a model can speak."""
+"""``tongues adapters``: what a model can speak, and how it came to and goes elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands.export_adapter import export_command
+from app.commands.extract_adapter import extract_command
+from app.commands.import_adapter import import_command
+
 if TYPE_CHECKING:
     from app.schemas import AdapterOut
     from app.settings import Settings
 
 
+adapters_app = typer.Typer(
+    name="adapters", invoke_without_command=True, help="List the adapters, refused ones with the reason."
+)
+adapters_app.command("import")(import_command)
+adapters_app.command("export")(export_command)
+adapters_app.command("extract")(extract_command)
+
+
+@adapters_app.callback()
 def adapters_command(
+    context: typer.Context,
     models: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As GET /adapters tells it.")] = False,
 ) -> None:
@@ -22,6 +36,10 @@ def adapters_command(
     from app.commands.console import errors_told
     from app.settings import Settings
 
+    if context.invoked_subcommand is not None:
+        if models is not None or as_json:
+            raise typer.BadParameter(f"options of {context.invoked_subcommand} come after it")
+        return
     with errors_told():
         listed = _listed(Settings.read(models=models))
     if as_json:

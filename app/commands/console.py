@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from adapters.errors import TonguesError
+from adapters.errors import StoreError, TonguesError
 
 
 def listed(value: str) -> list[str]:
@@ -26,3 +27,12 @@ def errors_told(console: Console | None = None) -> Iterator[None]:
         told.print("error: ", style="red", end="")
         told.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises :class:`~adapters.errors.StoreError` where ``folder`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error}") from error

@@ -1,0 +1,65 @@
+"""``tongues adapters export``: an adapter as PEFT or transformers loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from adapters.config import BackboneSize
+    from adapters.loaded import LoadedAdapter
+    from app.settings import Settings
+
+
+def export_command(
+    name: Annotated[str, typer.Argument(help="The adapter.")],
+    to: Annotated[Literal["mms", "peft"], typer.Option(help="mms: for load_adapter. peft: for PeftModel.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; of MMS, that of the model.")],
+    models: Annotated[Path | None, typer.Option(help="Folder of the model.")] = None,
+    code: Annotated[
+        str | None, typer.Option(help="What MMS calls the language, such as deu; by its tag, if left out.")
+    ] = None,
+) -> None:
+    """Write NAME so that transformers (load_adapter) or PEFT (PeftModel.from_pretrained) loads it."""
+    from langcodes import Language
+
+    from adapters.backbone import read_config
+    from adapters.encoder import size_of
+    from adapters.formats.mms import write_mms
+    from adapters.formats.peft import write_peft
+    from app.commands.console import errors_told, writing
+    from app.settings import Settings
+
+    with errors_told():
+        settings = Settings.read(models=models)
+        backbone = read_config(settings.models / "backbone")
+        loaded = _loaded(settings, name, size_of(backbone))
+        with writing(out):
+            if to == "peft":
+                written = write_peft(loaded, out, backbone, base_model=str((settings.models / "backbone").resolve()))
+            else:
+                called = code or Language.get(loaded.record.language).to_alpha3()
+                written = write_mms(loaded, out, called, backbone)
+    for path in written:
+        typer.echo(path)
+    if loaded.language_model is not None:
+        typer.secho("its language model stays here: neither format has a place for one", fg="yellow", err=True)
+
+
+def _loaded(settings: Settings, name: str, size: BackboneSize) -> LoadedAdapter:
+    """Out of the first folder that has it. Raises as the store does, and
+    :class:`~adapters.errors.UnknownAdapter` naming what there is."""
+    from adapters.backbone import fingerprint
+    from adapters.errors import UnknownAdapter
+    from adapters.store import AdapterStore
+
+    stores = [AdapterStore(folder) for folder in settings.adapter_folders]
+    for store in stores:
+        if name in store.names():
+            record = store.record(name)
+            record.check_fits(fingerprint(settings.models / "backbone"), size)
+            return store.load(record, size=size)
+    there_are = sorted({one for store in stores for one in store.names()})
+    raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(there_are) or 'none'}")

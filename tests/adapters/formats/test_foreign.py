@@ -1,0 +1,81 @@
+"""What is imported is recognised by what lies there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.config import AdapterConfig, BackboneSize
+from adapters.errors import AdapterFormatError
+from adapters.formats.foreign import read_foreign
+from adapters.formats.mms import write_mms
+from adapters.formats.peft import write_peft
+from tests.adapters.formats.theirs import letters, made
+from tests.builders import encoder_of, reference
+
+SIZE = BackboneSize(48, 4, 96)
+
+
+@pytest.fixture
+def mms(tmp_path: Path) -> Path:
+    encoder = encoder_of(reference("wav2vec2-pre-norm-layer"))
+    for seed, (code, tokens) in enumerate({"deu": 24, "fra": 30, "uig-script_arabic": 26}.items()):
+        adapter = made(tmp_path / "s", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", tokens), seed)
+        write_mms(adapter, tmp_path / "mms", code, encoder.config)
+    return tmp_path / "mms"
+
+
+@pytest.fixture
+def peft(tmp_path: Path) -> Path:
+    encoder = encoder_of(reference("wav2vec2-pre-norm-layer"))
+    write_peft(
+        made(tmp_path / "s", encoder, AdapterConfig("lora", 2, (3,), "none", 24)), tmp_path / "p", encoder.config
+    )
+    return tmp_path / "p"
+
+
+def read(path: Path, language: str, vocab: Path | None = None):
+    return read_foreign("x", path, SIZE, language=language, model_type="wav2vec2", vocab=vocab)
+
+
+def test_of_a_folder_of_mms_the_language_that_is_meant(mms):
+    assert read(mms, "de").vocab.size == 24
+    assert read(mms, "fr").vocab.size == 30
+    assert read(mms, "uig-script_arabic").vocab.size == 26
+    assert read(mms / "adapter.fra.safetensors", "de").vocab.size == 30, "a file says itself what it is"
+
+
+def test_a_vocabulary_of_its_own(mms, peft, tmp_path):
+    (tmp_path / "v.json").write_text(letters(24).to_json())
+    (mms / "vocab.json").unlink()
+    assert read(mms, "de", tmp_path / "v.json").vocab == letters(24)
+    with pytest.raises(AdapterFormatError, match=r"vocab.json cannot be read"):
+        read(mms, "de")
+    (peft / "vocab.json").unlink()
+    assert read(peft, "de", tmp_path / "v.json").config.method == "lora"
+    (tmp_path / "v.json").write_text(json.dumps({"deu": json.loads(letters(24).to_json()), "fra": {"<pad>": 0}}))
+    assert read(peft, "de", tmp_path / "v.json").vocab == letters(24)
+
+
+def test_what_is_none_is_refused_with_what_it_looks_like(mms, tmp_path):
+    with pytest.raises(AdapterFormatError, match="no single adapter of 'es': give one file of deu, fra, uig"):
+        read(mms, "es")
+    with pytest.raises(
+        AdapterFormatError, match=r"neither a folder of PEFT .* nor an adapter of MMS.*; there is nothing"
+    ):
+        read(tmp_path / "none", "de")
+    folder = tmp_path / "looks"
+    folder.mkdir()
+    with pytest.raises(AdapterFormatError, match=r"neither a folder of PEFT .*safetensors\)$"):
+        read(folder, "de")
+    (folder / "adapter.json").write_text("{}")
+    with pytest.raises(AdapterFormatError, match="an adapter of ours already"):
+        read(folder, "de")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(AdapterFormatError, match="a whole checkpoint is for tongues adapters extract"):
+        read(folder, "de")
+    (folder / "adapter.deu.bin").write_bytes(b"")
+    with pytest.raises(AdapterFormatError, match="pickles, which are never loaded"):
+        read(folder, "de")

@@ -1,0 +1,64 @@
+"""``vocab.json`` as tokenizers keep it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import Wav2Vec2CTCTokenizer
+
+from adapters.errors import AdapterFormatError
+from adapters.formats.vocabulary import read_vocabulary
+
+FLAT = {"<pad>": 0, "|": 1, "a": 2, "b": 3}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "vocab.json"
+
+
+def test_flat_and_nested(path):
+    path.write_text(json.dumps(FLAT))
+    assert read_vocabulary("de", path, 4, "de").tokens == ("<pad>", "|", "a", "b")
+    path.write_text(json.dumps({"deu": FLAT, "fra": {"<pad>": 0, "é": 1}}))
+    assert read_vocabulary("de", path, 4, "de").tokens == ("<pad>", "|", "a", "b")
+    assert read_vocabulary("de", path, 2, "fra").tokens == ("<pad>", "é")
+    path.write_text(json.dumps({"deu": FLAT}))
+    assert read_vocabulary("de", path, 4).size == 4
+
+
+@pytest.mark.parametrize("kept", ["by transformers", "added_tokens.json"])
+def test_what_a_tokenizer_adds_counts_where_the_head_has_rows_for_it(path, kept):
+    path.write_text(json.dumps(FLAT))
+    if kept == "by transformers":
+        Wav2Vec2CTCTokenizer(str(path), unk_token="<unk>").save_pretrained(path.parent)
+    else:
+        added = {"<s>": 4, "</s>": 5, "<unk>": 6, "<other>": 9}
+        (path.parent / "added_tokens.json").write_text(json.dumps(added))
+    found = read_vocabulary("de", path, 7)
+    tokenizer = Wav2Vec2CTCTokenizer(str(path), unk_token="<unk>")
+    assert {token: i for i, token in enumerate(found.tokens)} == tokenizer.get_vocab()
+    assert read_vocabulary("de", path, 4).tokens == tuple(FLAT)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps({"deu": FLAT, "fra": FLAT}), "several languages: deu, fra"),
+        (json.dumps({"<pad>": 0, "a": 1}), "has 2 tokens, and the head has 4"),
+        (json.dumps({"<pad>": 0, "a": 5}), "count from 0"),
+        (json.dumps({"a": 0, "b": 1, "c": 2, "d": 3}), "needs one blank token"),
+        ("[]", "not one JSON object"),
+    ],
+)
+def test_what_fits_no_head_is_refused(path, content, said):
+    path.write_text(content)
+    with pytest.raises(AdapterFormatError, match=said):
+        read_vocabulary("de", path, 4)
+
+
+def test_a_language_that_is_not_there(path):
+    path.write_text(json.dumps({"deu": FLAT, "fra": FLAT}))
+    with pytest.raises(AdapterFormatError, match="several languages, and 'es' names no single one: deu, fra"):
+        read_vocabulary("es", path, 4, "es")
