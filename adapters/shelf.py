@@ -1,5 +1,8 @@
-"""What one store holds. A folder is looked at whenever somebody asks; a remote store by its own pace, and who asks is told
-what was seen there last."""
+"""What one store holds.
+
+A folder is looked at whenever somebody asks. A remote store is looked at by a pace of its own, and who asks is told
+what was seen there last.
+"""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class Engine:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
-        stores = [AdapterStore(folder) for folder in config.stores]
+        stores = [AdapterStore.at(where) for where in config.stores]
         registry = Registry(stores, fingerprint(config.backbone), encoder.size)
         head = None
         if config.language_head is not None and config.language_head.exists():
@@ -258,7 +258,9 @@ class Engine:
                 await self._find_budget(self.config.pace)
         except RuntimeError as error:  # torch's, out of memory for one
             raise EngineError(f"no forward succeeds: {error}") from error
-        for adapter in self.registry.snapshot.adapters.values():
+        adapters = self.registry.snapshot.adapters.values()
+        near = [adapter for adapter in adapters if not adapter.store.remote]
+        for adapter in near or list(adapters)[:1]:  # of those that must be fetched one shows whether any can be
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)
                 return
