@@ -128,7 +128,7 @@ class RemoteLocation:
                 self.write(name, _WITHDRAWN, b"")
             elif _put_at_s(unnamed) <= before_s:
                 gone = [file for file in sorted(old - {_WITHDRAWN}) if self._delete_old(name, file, before_s)]
-                if RECORD in files or not left.difference(gone, {_WITHDRAWN}):
+                if _WITHDRAWN in files and (RECORD in files or not left.difference(gone, {_WITHDRAWN})):
                     self._delete_old(name, _WITHDRAWN, before_s)
                 deleted += [PurePosixPath(self._path(name, file)) for file in gone]
         return tuple(deleted)
