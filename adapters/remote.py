@@ -11,9 +11,11 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.core import strip_protocol
+from huggingface_hub.errors import EntryNotFoundError
 
 from adapters.errors import StoreAway, StoreError
 from adapters.location import RECORD, Kept, Signature, left_by_a_writer
@@ -152,8 +154,9 @@ class RemoteLocation:
             raise StoreAway(f"the store {self} is not there: {error}") from error
         listed: dict[str, dict[str, dict[str, Any]]] = {}
         for path, told in found.items():
-            name, _, file = path.removeprefix(f"{self._root}/").partition("/")
-            if file and "/" not in file and name[0] != ".":
+            folder, _, file = path.rpartition("/")
+            below, _, name = folder.rpartition("/")
+            if unquote(below) == unquote(self._root) and name[:1] not in ("", "."):  # hubs quote revisions or do not
                 listed.setdefault(name, {})[file] = told
         return listed
 
@@ -177,6 +180,8 @@ class RemoteLocation:
             return call()
         except FileNotFoundError:
             raise
+        except EntryNotFoundError as error:
+            raise FileNotFoundError(str(error)) from error
         except Exception as error:  # each client has a tree of its own
             raise StoreAway(f"the store {self} cannot be reached: {_reason(error)}") from error
 

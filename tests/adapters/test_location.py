@@ -218,7 +218,7 @@ def test_what_is_too_large_is_not_fetched(anywhere, what):
 def test_a_large_object_under_a_modest_name_is_read_no_further_than_that(anywhere):
     record = publish(anywhere)
     put(anywhere, "de", record.vocab.name, b"x" * 5_000_000)
-    with pytest.raises(AdapterCorrupt, match="bytes.* were expected"):
+    with pytest.raises(AdapterCorrupt, match="were expected"):
         anywhere.load(record, size=SIZE)
 
 

@@ -27,12 +27,12 @@ class Clock:
 
 
 @pytest.fixture
-def far() -> Iterator[AdapterStore]:
+def far() -> AdapterStore:
     """A remote store with an adapter, that can be made faulty."""
     store = AdapterStore(Faulty(AdapterStore.at(in_memory()).location))
     publish(store)
     store.location.calls.clear()
-    yield store
+    return store
 
 
 def seen(shelf: RemoteShelf) -> list[str]:
