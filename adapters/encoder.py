@@ -39,7 +39,7 @@ def size_of(config: BackboneConfig) -> BackboneSize:
 
 class Worn(Protocol):
     """What the rows of a batch wear. :class:`~adapters.adapter.Adapter` is one adapter for all rows, with trainable
-    parameters; :class:`~adapters.bank.BatchAdapters` is one adapter a row, out of the bank. ``x`` is (B, T, D)."""
+    parameters; :class:`~adapters.batch.BatchAdapters` is one adapter a row, out of the bank. ``x`` is (B, T, D)."""
 
     @property
     def lowest_layer(self) -> int:

@@ -17,9 +17,11 @@ TonguesError
 ├── AdapterError             an adapter that cannot be worn, by name and reason
 │   ├── AdapterFormatError   its record or files are not of the form
 │   ├── AdapterMismatch      it was made for another backbone, or its shapes or types do not fit
-│   └── AdapterCorrupt       its files are not the ones that its record names
+│   ├── AdapterCorrupt       its files are not the ones that its record names
+│   └── AdapterAway          its files cannot be fetched for now
 ├── PublishConflict          another version is current than the one that was to be replaced
-├── StoreError               the place where adapters lie cannot be written
+├── StoreError               the place where adapters lie cannot be, or cannot be written
+│   └── StoreAway            it cannot be reached for now
 ├── BackboneError            a backbone that cannot be loaded or driven
 ├── HubError                 a file or a repository of a model hub that cannot be had
 ├── LanguageHeadError        a language head that cannot be used with this backbone
@@ -113,12 +115,20 @@ class AdapterCorrupt(AdapterError):
     """Its files are not the ones that its record names."""
 
 
+class AdapterAway(AdapterError):
+    """Its files cannot be fetched for now from the store that they lie in."""
+
+
 class PublishConflict(TonguesError):
     """Another version is current than the one that was to be replaced."""
 
 
 class StoreError(TonguesError):
-    """The place where adapters lie cannot be written."""
+    """The place where adapters lie cannot be, or cannot be written."""
+
+
+class StoreAway(StoreError):
+    """The place where adapters lie cannot be reached for now."""
 
 
 class BackboneError(TonguesError):

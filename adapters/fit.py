@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 
 from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import AdapterFormatError, AdapterMismatch
-from adapters.record import DTYPES
+from adapters.record import DTYPES, AdapterRecord
 from adapters.shapes import expected_shapes
 from adapters.vocab import Vocab
+
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_VOCAB_BYTES = 1 << 24
+_MAX_LANGUAGE_MODEL_BYTES = 1 << 30
+
+
+def check_bytes(record: AdapterRecord, size: BackboneSize) -> None:
+    """Raises :class:`AdapterMismatch` where the record alone tells that its files hold more than such an adapter has,
+    before anybody fetches them."""
+    try:
+        numbers = sum(math.prod(shape) for shape in expected_shapes(record.config, size).values())
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterMismatch(record.name, f"no adapter of this config fits the backbone: {error}") from error
+    most = {
+        "weights": 4 * numbers + _MAX_HEADER_BYTES,
+        "vocab": _MAX_VOCAB_BYTES,
+        "language_model": _MAX_LANGUAGE_MODEL_BYTES,
+    }
+    for what, stored in record.files.items():
+        if stored.size_bytes > most[what]:
+            raise AdapterMismatch(record.name, f"{what} of {stored.size_bytes} bytes, and {most[what]} is the most")
 
 
 def check_tensors(

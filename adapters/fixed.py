@@ -1,6 +1,6 @@
 """What rows wear, in operations that are the same for every batch of a shape: a GPU's graphs are recorded once.
 
-:class:`~adapters.bank.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the
+:class:`~adapters.batch.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the
 batch. Here every pool that any row wears acts on all rows, and rows that wear nothing of it wear its slot 0, which
 holds zeros: a method with zeros for weights leaves a row as it is (:mod:`adapters.methods`). Only the slot numbers
 change from batch to batch.
@@ -39,7 +39,7 @@ class FixedAdapters:
     """What each row of one batch wears. Implements :class:`~adapters.encoder.Worn`, ``x`` being (R, T, D).
 
     ``slots``: (pools, R) int64 on the device, 0 for nothing. Row i of every result equals that of
-    :class:`~adapters.bank.BatchAdapters`; of a row that wears no head, token 0 is certain.
+    :class:`~adapters.batch.BatchAdapters`; of a row that wears no head, token 0 is certain.
     """
 
     lowest_layer: int

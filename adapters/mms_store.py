@@ -7,8 +7,7 @@ without a byte of their weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from adapters.errors import AdapterCorrupt, AdapterFormatError, HubError, Unknow
 from adapters.fit import check_tensors
 from adapters.formats.mms import FILE, mms_config, mms_language, mms_vocab, read_mms
 from adapters.loaded import LoadedAdapter
+from adapters.location import Signature
 from adapters.record import AdapterRecord, StoredFile
-from adapters.repository import Repository, RepositoryFile
+from adapters.repository import Folder, Repository, RepositoryFile
 from adapters.shapes import parameter_count
 
 _VOCAB = "vocab.json"
@@ -46,18 +46,26 @@ class MmsStore:
             if matched := FILE.fullmatch(file):
                 self._files[matched["language"]] = (file, told)
         self._vocabs = self._read_vocabs() if self._files else {}
-        self._stamp = repository.files[_VOCAB].stamp if self._files else ""
+        stamp = repository.files[_VOCAB].stamp if self._files else ""
+        self._signatures: dict[str, Signature] = {
+            name: (told.stamp, stamp) for name, (_, told) in sorted(self._files.items())
+        }
 
     def __repr__(self) -> str:
         return f"MmsStore({self._repository.name!r})"
 
     def names(self) -> tuple[str, ...]:
         """All languages that have a file, sorted."""
-        return self._names
+        return tuple(self._signatures)
 
-    def signature(self, name: str) -> Hashable:
-        """Of the file and the vocabulary; a repository stays at its commit. Raises :class:`UnknownAdapter`."""
-        return self._file(name)[1].stamp, self._stamp
+    @property
+    def remote(self) -> bool:
+        """Whether files come over a network."""
+        return not isinstance(self._repository, Folder)
+
+    def signatures(self) -> dict[str, Signature]:
+        """Of each language's file, and of the vocabulary; a repository stays at its commit."""
+        return self._signatures
 
     def record(self, name: str) -> AdapterRecord:
         """What can be told before the file is there. Raises :class:`UnknownAdapter`, or :class:`AdapterFormatError`
@@ -96,10 +104,6 @@ class MmsStore:
         dtype = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
         check_tensors(name, imported.config, dtype, imported.tensors, imported.vocab, size)
         return LoadedAdapter(record, dict(imported.tensors), imported.vocab)
-
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._files))
 
     def _file(self, name: str) -> tuple[str, RepositoryFile]:
         if name not in self._files:

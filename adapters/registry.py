@@ -7,60 +7,22 @@ is one immutable snapshot, swapped in whole; a request holds on to what it was g
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 from adapters.config import BackboneSize
-from adapters.errors import AdapterError, AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
+from adapters.errors import AmbiguousLanguage, LanguageRequired, UnknownAdapter, UnknownLanguage
 from adapters.language import language_key, language_name, language_tag, names_script
 from adapters.loaded import LoadedAdapter
-from adapters.record import AdapterRecord
+from adapters.shelf import RefusedAdapter, RegisteredAdapter, RemoteShelf, Shelf, Store
 
+__all__ = ["RefusedAdapter", "RegisteredAdapter", "Registry", "Snapshot", "Store"]
+
+FIRST_LOOK_S = 10.0
 _MOST_NAMED = 200
-
-
-class Store(Protocol):
-    """Where adapters are read from: :class:`~adapters.store.AdapterStore`, or :class:`~adapters.mms_store.MmsStore`."""
-
-    def names(self) -> tuple[str, ...]:
-        """All that are there, sorted."""
-
-    def signature(self, name: str) -> Hashable:
-        """Another one for another version. Raises :class:`UnknownAdapter`."""
-
-    def record(self, name: str) -> AdapterRecord:
-        """Of the current version. Raises :class:`UnknownAdapter`, :class:`~adapters.errors.AdapterFormatError`."""
-
-    def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
-        """The version that ``record`` is of. Raises :class:`AdapterError`."""
-
-
-@dataclass(frozen=True)
-class RegisteredAdapter:
-    """One version of one adapter, and where it lies."""
-
-    record: AdapterRecord
-    store: Store
-
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def version(self) -> str:
-        return self.record.version
-
-
-@dataclass(frozen=True)
-class RefusedAdapter:
-    """An adapter that is there and cannot be worn; ``error`` says why."""
-
-    name: str
-    store: Store
-    error: AdapterError
 
 
 @dataclass(frozen=True)
@@ -95,34 +57,42 @@ class Registry:
         self.stores = tuple(stores)
         self.fingerprint = fingerprint
         self.size = size
+        self._shelves = tuple((RemoteShelf if store.remote else Shelf)(store, fingerprint, size) for store in stores)
         self._looking = threading.Lock()
-        self._read: dict[tuple[int, str], tuple[Hashable, RegisteredAdapter | RefusedAdapter]] = {}
         self._found = Snapshot.of([], [])
+        self._first_look()
         self.snapshot = self.look()
 
     def look(self) -> Snapshot:
         """What the stores hold now; the same object as before where nothing changed. Records that did not change are
-        not read again. One bad adapter hides no good one, nor does it when their names are the same."""
+        not read again. One bad adapter hides no good one, nor does it when their names are the same.
+
+        Of a remote store it is what was seen there last, so that nobody waits for it: :meth:`refresh`."""
         with self._looking:
             adapters: dict[str, RegisteredAdapter] = {}
             refused: list[RefusedAdapter] = []
-            read: dict[tuple[int, str], tuple[Hashable, RegisteredAdapter | RefusedAdapter]] = {}
-            for number, store in enumerate(self.stores):
-                for name in store.names():
+            for shelf in self._shelves:
+                for name, known in shelf.found().items():
                     if name in adapters:
                         continue
-                    try:
-                        known = read[number, name] = self._look_at(number, store, name)
-                    except UnknownAdapter:  # removed since it was listed
-                        continue
-                    if isinstance(known[1], RefusedAdapter):
-                        refused.append(known[1])
+                    if isinstance(known, RefusedAdapter):
+                        refused.append(known)
                     else:
-                        adapters[name] = known[1]
-            self._read = read
+                        adapters[name] = known
             if adapters != self._found.adapters or _reasons(refused) != _reasons(self._found.refused):
                 self._found = Snapshot.of(adapters.values(), refused)
             return self._found
+
+    def refresh(self, store: Store) -> None:
+        """The next look finds what this store holds now. Raises :class:`~adapters.errors.StoreAway`."""
+        for shelf in self._shelves:
+            if shelf.store is store:
+                shelf.refresh()
+
+    @property
+    def away(self) -> dict[str, str]:
+        """Why stores cannot be looked at for now, by where they are; what was seen there last stands."""
+        return {str(shelf.store): shelf.away for shelf in self._shelves if shelf.away is not None}
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Requests find what is in ``snapshot`` from now on."""
@@ -133,17 +103,14 @@ class Registry:
         self.adopt(self.look())
         return self.snapshot
 
-    def _look_at(self, number: int, store: Store, name: str) -> tuple[Hashable, RegisteredAdapter | RefusedAdapter]:
-        signature = store.signature(name)
-        known = self._read.get((number, name))
-        if known is not None and known[0] == signature and isinstance(known[1], RegisteredAdapter):
-            return known  # a refused one may have been unreadable for a moment
-        try:
-            record = store.record(name)
-            record.check_fits(self.fingerprint, self.size)
-        except AdapterError as error:
-            return signature, RefusedAdapter(name, store, error)
-        return signature, RegisteredAdapter(record, store)
+    def _first_look(self) -> None:
+        """Remote stores have a while to answer, side by side; then what they hold is found when they do."""
+        remote = [shelf for shelf in self._shelves if isinstance(shelf, RemoteShelf)]
+        for shelf in remote:
+            shelf.found()
+        end = time.monotonic() + FIRST_LOOK_S
+        for shelf in remote:
+            shelf.wait(max(0.0, end - time.monotonic()))
 
     def resolve(
         self, *, language: str | None = None, name: str | None = None, principal: object | None = None

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_cached_repo_tree, hf_hub_download, resolve_revision, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_cached_repo_tree,
+    hf_hub_download,
+    resolve_revision,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     EntryNotFoundError,
@@ -159,11 +167,7 @@ class HubRepository:
             raise HubError(f"{self.id}: {_said(error)}") from error
 
     def here(self, file: str) -> bool:
-        try:
-            hf_hub_download(self.id, file, revision=self.commit, local_files_only=True)
-        except EntryNotFoundError:
-            return False
-        return True
+        return isinstance(try_to_load_from_cache(self.id, file, revision=self.commit), str)
 
     def fetch(self, file: str) -> Path:
         try:

@@ -1,24 +1,21 @@
-"""Adapters on disk: published whole or not at all, checked before they are worn.
+"""Adapters in a folder or at an address: published whole or not at all, checked before they are worn.
 
     FOLDER/NAME/adapter.json                what the adapter is; naming it is what publishes a version
     FOLDER/NAME/weights-HASH.safetensors    named by content, never changed
     FOLDER/NAME/vocab-HASH.json
     FOLDER/NAME/words-HASH.arpa.gz          an n-gram model for beam searches, if it brings one
 
-A version's files are written to a free place, synced and read back as any load would, before ``os.replace`` of
-``adapter.json`` names them. A crash at any instant leaves the old version or the new one.
+A version's files are written to a free place and read back as any load would, before ``adapter.json`` is replaced at
+once and names them. A crash at any instant leaves the old version or the new one. The same holds in an object store,
+where replacing is one put.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import safetensors.torch
@@ -26,53 +23,71 @@ import torch
 from safetensors import SafetensorError
 
 from adapters.config import AdapterConfig, BackboneSize
-from adapters.durable import check_inside, read_inside, sync_folder, write_whole
 from adapters.errors import (
+    AdapterAway,
     AdapterCorrupt,
     AdapterFormatError,
     DataError,
     PublishConflict,
+    StoreAway,
+    StoreError,
     UnknownAdapter,
 )
-from adapters.fit import check_tensors
+from adapters.fit import check_bytes, check_tensors
+from adapters.folder import FolderLocation
 from adapters.language_model import LanguageModel
 from adapters.loaded import LoadedAdapter, read_language_model
+from adapters.location import RECORD, Location, Signature
 from adapters.record import AdapterRecord, StoredFile, StoredLanguageModel, check_name
+from adapters.remote import RemoteLocation, is_address
 from adapters.vocab import Vocab
 
-Signature = tuple[int, int, int]
-
-_RECORD = "adapter.json"
 _MAX_RECORD_BYTES = 1 << 20
-# What a writer may leave behind; nothing else in a folder is ever deleted.
-_OURS = re.compile(
-    r"\.?(weights-[0-9a-f]+\.safetensors|vocab-[0-9a-f]+\.json|words-[0-9a-f]+\.arpa\.gz|adapter\.json)(\.[0-9a-f]{16})?"
-)
 
 
 class AdapterStore:
-    """The adapters in one folder. Any number of processes may read and publish at once; writers take turns."""
+    """The adapters in one location, that of a folder if it is a path. Any number of processes may read and publish at
+    once; writers take turns, as far as the location can have them do so."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, location: str | os.PathLike[str] | Location) -> None:
+        self.location = FolderLocation(Path(location)) if isinstance(location, str | os.PathLike) else location
+
+    @classmethod
+    def at(cls, where: str | os.PathLike[str]) -> AdapterStore:
+        """The store in a folder, or at an address such as ``s3://bucket/prefix`` or ``hf://user/repo``.
+
+        Raises :class:`StoreError` where none can be there; whether it can be reached shows when it is read."""
+        return cls(RemoteLocation(where) if isinstance(where, str) and is_address(where) else where)
+
+    def __str__(self) -> str:
+        return str(self.location)
 
     def __repr__(self) -> str:
-        return f"AdapterStore({str(self.folder)!r})"
+        return f"AdapterStore({str(self)!r})"
+
+    @property
+    def remote(self) -> bool:
+        """Whether what it holds comes over a network: then any call may take long, and raise :class:`StoreAway`."""
+        return self.location.remote
+
+    def here(self, record: AdapterRecord) -> bool:
+        """Whether its files can be read without a network."""
+        return not self.remote
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies on this machine. Raises :class:`StoreError` for a remote one."""
+        if not isinstance(self.location, FolderLocation):
+            raise StoreError(f"the store {self} is no folder")
+        return self.location.path
 
     def names(self) -> tuple[str, ...]:
-        """Folders with a commit record, sorted, whether or not it makes sense: :meth:`record` tells."""
-        if not self.folder.exists():
-            return ()
-        with os.scandir(self.folder) as entries:
-            return tuple(sorted(e.name for e in entries if e.name[0] != "." and os.path.lexists(Path(e.path, _RECORD))))
+        """Those with a commit record, sorted, whether or not it makes sense: :meth:`record` tells."""
+        return tuple(sorted(self.signatures()))
 
-    def signature(self, name: str) -> Signature:
-        """Changes whenever another record is published as ``name``. Raises :class:`UnknownAdapter`."""
-        try:
-            found = os.lstat(self.folder / name / _RECORD)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from error
-        return found.st_mtime_ns, found.st_ino, found.st_size
+    def signatures(self) -> dict[str, Signature]:
+        """For each of :meth:`names` what changes whenever another record is published. One listing, no reading."""
+        return self.location.records()
 
     def record(self, name: str) -> AdapterRecord:
         """The record of the current version. Reads nothing else, so that thousands are cheap.
@@ -81,11 +96,11 @@ class AdapterStore:
         """
         check_name(name)
         try:
-            content = read_inside(self.folder / name, _RECORD, _MAX_RECORD_BYTES)
+            content = self.location.read(name, RECORD, _MAX_RECORD_BYTES)
         except FileNotFoundError:
-            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
+            raise UnknownAdapter(f"there is no adapter {name!r} in {self}") from None
         except OSError as error:
-            raise AdapterFormatError(name, f"{_RECORD} cannot be read: {error}") from error
+            raise AdapterFormatError(name, f"{RECORD} cannot be read: {error}") from error
         return AdapterRecord.from_json(name, content)
 
     def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
@@ -93,9 +108,16 @@ class AdapterStore:
 
         Raises :class:`AdapterCorrupt` where a file is missing or another than the record's, :class:`AdapterFormatError`
         where its content is not of the form, :class:`AdapterMismatch` where names, shapes or types of its tensors are
-        not those of such an adapter on a backbone of this size.
+        not those of such an adapter on a backbone of this size, :class:`AdapterAway` where they cannot be fetched.
         """
+        try:
+            return self._load(record, size)
+        except StoreAway as error:
+            raise AdapterAway(record.name, str(error)) from error
+
+    def _load(self, record: AdapterRecord, size: BackboneSize) -> LoadedAdapter:
         name = record.name
+        check_bytes(record, size)
         content = self._content(name, record.vocab)
         try:
             vocab = Vocab.from_json(content)
@@ -161,9 +183,9 @@ class AdapterStore:
             language_model=words,
         )
         record = AdapterRecord.from_json(name, record.to_json())  # checked, and nothing shared with the caller
-        with self._writing():
+        with self.location.writing():
             self._write(record, files, size)
-            write_whole(self.folder / name / _RECORD, record.to_json().encode())
+            self.location.write(name, RECORD, record.to_json().encode())
         return record
 
     def stage(
@@ -185,7 +207,7 @@ class AdapterStore:
             content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
                 raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
-        with self._writing():
+        with self.location.writing():
             self._write(parsed, files, size)
         return parsed
 
@@ -193,23 +215,20 @@ class AdapterStore:
         """Make a staged version the current one. ``instead_of``: the version that must be current, ``""`` for none.
 
         Raises :class:`PublishConflict`, and as :meth:`load` does, before anything changes."""
-        with self._writing():
+        with self.location.writing():
             self._check_current(record.name, instead_of)
-            self.load(record, size=size)
-            write_whole(self.folder / record.name / _RECORD, record.to_json().encode())
+            self._load(record, size)
+            self.location.write(record.name, RECORD, record.to_json().encode())
 
     def _write(self, record: AdapterRecord, files: Mapping[str, bytes], size: BackboneSize) -> None:
         """The files of a version, written and read back."""
         written = len(record.to_json().encode())
         if written > _MAX_RECORD_BYTES:
             raise AdapterFormatError(record.name, f"a record of {written} bytes; {_MAX_RECORD_BYTES} are allowed")
-        folder = self.folder / record.name
-        folder.mkdir(exist_ok=True)
-        check_inside(folder)
-        sync_folder(self.folder)
+        self.location.prepare(record.name)
         for what, stored in record.files.items():
-            write_whole(folder / stored.name, files[what])
-        self.load(record, size=size)
+            self.location.write(record.name, stored.name, files[what])
+        self._load(record, size)
 
     def _check_current(self, name: str, instead_of: str | None) -> None:
         if instead_of is None:
@@ -226,50 +245,38 @@ class AdapterStore:
 
         Raises :class:`UnknownAdapter`, and :class:`PublishConflict` where the current version is not ``instead_of``."""
         check_name(name)
-        with self._writing():
-            check_inside(self.folder / name)
+        with self.location.writing():
             self._check_current(name, instead_of)
             try:
-                (self.folder / name / _RECORD).unlink()
+                self.location.withdraw(name)
             except FileNotFoundError:
-                raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}") from None
-            sync_folder(self.folder / name)
+                raise UnknownAdapter(f"there is no adapter {name!r} in {self}") from None
 
-    def sweep(self, grace_s: float, keep: Iterable[AdapterRecord] = ()) -> tuple[Path, ...]:
+    def sweep(self, grace_s: float, keep: Iterable[AdapterRecord] = ()) -> tuple[PurePath, ...]:
         """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers; not the
         files of the versions to ``keep``.
 
-        A folder whose record cannot be read is left as it is. Returns what was deleted.
+        An adapter whose record cannot be read is left as it is. Returns what was deleted.
         """
-        deleted: list[Path] = []
-        needed = {stored.name for record in keep for stored in record.files.values()}
-        with self._writing():
-            for folder in sorted(self.folder.iterdir()):
-                if folder.is_symlink() or not folder.is_dir():
-                    continue
-                try:
-                    record = self.record(folder.name)
-                    kept = {_RECORD, *(stored.name for stored in record.files.values())}
-                except UnknownAdapter:
-                    kept = set()
-                except AdapterFormatError:
-                    continue
-                # A record replaced or removed touches the folder: that is when its files stopped being named.
-                if folder.stat().st_mtime > time.time() - grace_s:
-                    continue
-                old = [path for path in sorted(folder.iterdir()) if _ours(path) and path.name not in kept | needed]
-                for path in old:
-                    path.unlink()
-                deleted += old
-                if not kept and not any(folder.iterdir()):
-                    folder.rmdir()
-                    deleted.append(folder)
-        return tuple(deleted)
+        needed = {RECORD, *(stored.name for record in keep for stored in record.files.values())}
+
+        def kept(name: str, files: Collection[str]) -> Collection[str] | None:
+            if RECORD in files and needed.issuperset(files):
+                return needed  # and no record need be read
+            try:
+                return needed.union(stored.name for stored in self.record(name).files.values())
+            except UnknownAdapter:
+                return needed
+            except AdapterFormatError:
+                return None
+
+        with self.location.writing():
+            return self.location.sweep(kept, grace_s)
 
     def _content(self, name: str, stored: StoredFile) -> bytes:
         """What is hashed is what is parsed: the file is read once."""
         try:
-            content = read_inside(self.folder / name, stored.name, stored.size_bytes)
+            content = self.location.read(name, stored.name, stored.size_bytes)
         except FileNotFoundError:
             raise AdapterCorrupt(name, f"{stored.name} is missing") from None
         except OSError as error:
@@ -279,18 +286,3 @@ class AdapterStore:
         if sha256(content).hexdigest() != stored.sha256:
             raise AdapterCorrupt(name, f"{stored.name} does not hold what its hash says")
         return content
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One writer at a time, of all processes: else a sweep could take files that a publish is about to name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-
-def _ours(path: Path) -> bool:
-    return bool(_OURS.fullmatch(path.name)) and (path.is_symlink() or path.is_file())

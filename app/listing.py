@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import UnknownAdapter
 from adapters.shapes import parameter_count
-from app.engine.whereabouts import Whereabouts
+from app.engine.whereabouts import Whereabouts, unloaded
 from app.schemas import AdapterOut
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from adapters.registry import RefusedAdapter, RegisteredAdapter, Registry
 
     Where = Callable[[RegisteredAdapter], Whereabouts]
-
-
-def on_disk(_: RegisteredAdapter) -> Whereabouts:
-    """Where an adapter is that nothing has loaded."""
-    return Whereabouts("stored", "disk")
 
 
 def listing(registry: Registry, whereabouts: Where, head: LanguageHead | None) -> list[AdapterOut]:
@@ -74,4 +69,4 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, he
 
 
 def _refused(refused: RefusedAdapter) -> AdapterOut:
-    return AdapterOut(name=refused.name, state="failed", reason=refused.error.reason, where="disk")
+    return AdapterOut(name=refused.name, state="failed", reason=refused.error.reason, where=unloaded(refused).where)

@@ -51,7 +51,7 @@ def make_engine(settings: Settings) -> Engine:
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
         backbone=settings.backbone or settings.models / "backbone",
-        stores=settings.adapter_folders,
+        stores=settings.adapter_stores,
         language_head=settings.models / "languages",
         device=device,
         dtype=getattr(torch, dtype),

@@ -11,7 +11,8 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from adapters.errors import TonguesError
+from adapters.errors import StoreError, TonguesError
+from adapters.remote import check_address, is_address
 from app.errors import validation_message
 
 MODELS_FOLDER = Path("models")
@@ -35,9 +36,10 @@ class Settings(BaseSettings):
         description="in place of the model's own: a folder in Hugging Face layout, or a repository of the hub, "
         "OWNER/NAME or OWNER/NAME@REVISION",
     )
-    adapters: Annotated[tuple[Path, ...], NoDecode] = Field(
+    adapters: Annotated[tuple[Path | str, ...], NoDecode] = Field(
         default=(),
-        description="further folders of adapters, parted by ':'; where names are the same these count",
+        description="further stores of adapters, folders or addresses (s3://bucket/prefix, hf://user/repo), parted by "
+        "','; where names are the same these count",
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -76,14 +78,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
-    def adapter_folders(self) -> tuple[Path, ...]:
-        """All places of adapters, the first of which counts where names are the same."""
+    def adapter_stores(self) -> tuple[Path | str, ...]:
+        """All stores of adapters, folders and addresses, the first of which counts where names are the same."""
         return (*self.adapters, self.models / "adapters")
 
     @field_validator("adapters", mode="before")
     @classmethod
-    def _split_folders(cls, value: Any) -> Any:
-        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+    def _split_stores(cls, value: Any) -> Any:
+        """Folders alone may be parted as in a PATH."""
+        if isinstance(value, str):
+            value = value.split("," if "," in value or "://" in value else os.pathsep)
+        return tuple(map(_store, filter(None, value)))
 
     @field_validator("pinned", mode="before")
     @classmethod
@@ -140,6 +145,17 @@ class Settings(BaseSettings):
             message, name = validation_message(error.errors())
             source = f" (TONGUES_{name.upper()})" if name and given.get(name) is None else ""
             raise SettingsError(message + source) from error
+
+
+def _store(given: Path | str) -> Path | str:
+    text = given.strip() if isinstance(given, str) else ""
+    if not is_address(text):
+        return Path(text or given)
+    try:
+        check_address(text)
+    except StoreError as error:
+        raise PydanticCustomError("store", "{reason}", {"reason": str(error)}) from error
+    return text
 
 
 def _model_folder(given: Path, backbone: str | None = None) -> Path:

@@ -56,17 +56,18 @@ def _listed(settings: Settings) -> list[AdapterOut]:
     from adapters.language_head import load_language_head
     from adapters.registry import Registry
     from adapters.store import AdapterStore
-    from app.listing import listing, on_disk
+    from app.engine.whereabouts import unloaded
+    from app.listing import listing
 
     backbone = settings.models / "backbone"
     config = read_config(backbone)
-    stores = [AdapterStore(folder) for folder in settings.adapter_folders]
+    stores = [AdapterStore.at(where) for where in settings.adapter_stores]
     registry = Registry(stores, fingerprint(backbone), size_of(config))
     folder, head = settings.models / "languages", None
     with contextlib.suppress(LanguageHeadError):  # then no language can be told
         if folder.exists():
             head = load_language_head(folder, fingerprint=registry.fingerprint, size=registry.size)
-    return listing(registry, on_disk, head)
+    return listing(registry, unloaded, head)
 
 
 def _print(listed: list[AdapterOut]) -> None:

@@ -55,7 +55,7 @@ def _loaded(settings: Settings, name: str, size: BackboneSize) -> LoadedAdapter:
     from adapters.errors import UnknownAdapter
     from adapters.store import AdapterStore
 
-    stores = [AdapterStore(folder) for folder in settings.adapter_folders]
+    stores = [AdapterStore.at(where) for where in settings.adapter_stores]
     for store in stores:
         if name in store.names():
             record = store.record(name)

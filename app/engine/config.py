@@ -16,8 +16,9 @@ from app.engine.scheduler import Budget
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """``backbone`` is a folder in Hugging Face layout or the id of a repository of the hub, ``stores`` folders of
-    adapters, the first to be asked first, ``language_head`` the folder of what tells languages, which may be missing.
+    """``backbone`` is a folder in Hugging Face layout or the id of a repository of the hub, ``stores`` folders and
+    addresses of adapters, the first to be asked first, ``language_head`` the folder of what tells languages, which may
+    be missing.
 
     ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
     adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
@@ -26,7 +27,7 @@ class EngineConfig:
     """
 
     backbone: Path | str
-    stores: tuple[Path, ...]
+    stores: tuple[Path | str, ...]
     language_head: Path | None = None
     device: str = "cpu"
     dtype: torch.dtype = torch.float32

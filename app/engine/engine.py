@@ -249,7 +249,7 @@ class Engine:
         log.info("backbone: %s, fingerprint %s", repository.name, self.backbone.fingerprint)
         self._normalised = read_normalised(folder)
         encoder = load_backbone(folder, device=config.device, dtype=config.dtype, quantise=config.quantise)
-        stores: list[Store] = [AdapterStore(folder) for folder in config.stores]
+        stores: list[Store] = [AdapterStore.at(where) for where in config.stores]
         languages = mms_store(repository, folder, encoder.size, self.backbone.fingerprint)
         if languages is not None:
             stores.append(languages)
@@ -275,11 +275,12 @@ class Engine:
                 await self._find_budget(self.config.pace)
         except RuntimeError as error:  # torch's, out of memory for one
             raise EngineError(f"no forward succeeds: {error}") from error
-        for adapter in self.registry.snapshot.adapters.values():
+        near = [adapter for adapter in self.registry.snapshot.adapters.values() if adapter.here]
+        for adapter in near:
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)
                 return
-        log.warning("no adapter to warm up with")
+        log.info("no adapter lies here yet to warm up with")
 
     async def _find_budget(self, pace: Pace) -> None:
         frames = min(await self._lanes.everywhere(lambda: pace.frames(self._runner.trial_s)))

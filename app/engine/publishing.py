@@ -17,12 +17,14 @@ from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAd
 from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
 from adapters.store import AdapterStore
+from app.engine.fetches import Fetches
 from app.engine.job import Worn
 from app.engine.residency import Residency, worn_of
 
 log = logging.getLogger("tongues.engine")
 
 SWEEP_GRACE_S = 3_600.0
+FIRST_FETCH_S = 10.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 60.0
 
 
@@ -42,9 +44,12 @@ class Publishing:
         pinned: Sequence[str] = (),
     ) -> None:
         self._registry, self._residency, self._try_out = registry, residency, try_out
+        self._fetches = Fetches(residency)
         self._pinned: dict[str, Worn | None] = dict.fromkeys(pinned)
-        self._changing = asyncio.Lock()
+        self._not_pinned: dict[str, str] = {}  # why
+        self._publishing, self._changing = asyncio.Lock(), asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._seen: Snapshot | None = registry.snapshot
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
         self._sweep_at = time.monotonic() + SWEEP_GRACE_S
@@ -53,20 +58,29 @@ class Publishing:
     async def start(self, watch_s: float | None) -> None:
         """Seat what is pinned, and look at the stores every ``watch_s`` seconds from now on; never where it is None.
 
-        Raises :class:`~adapters.errors.UnknownAdapter` for a pinned name that there is not.
+        Raises :class:`~adapters.errors.UnknownAdapter` for a pinned name that there is not, unless it may lie in a
+        store that is away.
         """
         for name in self._pinned:
-            self._registry.resolve(name=name)
+            try:
+                self._registry.resolve(name=name)
+            except UnknownAdapter as error:
+                if not self._registry.away:
+                    raise
+                log.warning("%s cannot be pinned yet: %s; away: %s", name, error, self._registry.away)
+        await self._keep_pins()
+        await self._fetches.wait(FIRST_FETCH_S)
         await self._keep_pins()
         if watch_s is not None:
             self._watch = asyncio.create_task(self._look_again(watch_s), name="watch")
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        for task in (self._watch, self._sweeping):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def refresh(self) -> None:
         """Serve what the stores hold now."""
@@ -82,18 +96,21 @@ class Publishing:
         Raises :class:`~adapters.errors.PublishConflict`, :class:`~adapters.errors.StoreError`, and
         :class:`~adapters.errors.AdapterError` where it cannot be worn; what was served before is served on.
         """
-        async with self._changing:
-            await self._refresh()
+        async with self._publishing:
+            await self.refresh()
             current = self._current(name, instead_of)
             store = _writable(self._registry.stores[0])
             size, fingerprint = self._registry.size, self._registry.fingerprint
-            with _writing(store):
+            with _writing(store), contextlib.ExitStack() as held:
                 await self._sweep(store)
                 staged = await asyncio.to_thread(store.stage, name, record, files, fingerprint=fingerprint, size=size)
-                await self._make_ready(RegisteredAdapter(staged, store))
+                new = RegisteredAdapter(staged, store)
+                held.callback(self._residency.let_go, self._residency.hold(new, again=True))
+                await self._make_ready(new)
                 here = current is None or current.store is store
                 await asyncio.to_thread(store.commit, staged, instead_of=instead_of if here else None, size=size)
-            await self._refresh()
+                await asyncio.to_thread(self._registry.refresh, store)
+                await self.refresh()
             served = self._registry.snapshot.adapters.get(name)
             if served is None or served.version != staged.version:
                 raise PublishConflict(f"{name}: {staged.version} was published, and another one took its place at once")
@@ -105,8 +122,8 @@ class Publishing:
         Raises :class:`~adapters.errors.UnknownAdapter`, :class:`~adapters.errors.PublishConflict` and
         :class:`~adapters.errors.StoreError`.
         """
-        async with self._changing:
-            await self._refresh()
+        async with self._publishing:
+            await self.refresh()
             current = self._current(name, instead_of)
             stores = [one.store for one in self._registry.look().refused if one.name == name]
             if current is not None and name not in self.refused:
@@ -116,9 +133,8 @@ class Publishing:
             store = _writable(stores[0])
             with _writing(store):
                 await asyncio.to_thread(store.remove, name, instead_of=instead_of)
-            await self._refresh()
-
-    # --- within the lock ---
+                await asyncio.to_thread(self._registry.refresh, store)
+            await self.refresh()
 
     def _current(self, name: str, instead_of: str | None) -> RegisteredAdapter | None:
         current = self._registry.snapshot.adapters.get(name)
@@ -128,10 +144,13 @@ class Publishing:
             raise PublishConflict(f"{name}: {there_is}, not {instead_of or 'absent'}")
         return current
 
+    # --- within the lock ---
+
     async def _refresh(self) -> None:
         found = await asyncio.to_thread(self._registry.look)
         await self._keep_pins()
-        if found is self._seen and (not self.refused or time.monotonic() < self._retry_at):
+        fetched = self._fetches.news()
+        if found is self._seen and not fetched and (not self.refused or time.monotonic() < self._retry_at):
             return
         before = self._registry.snapshot.adapters
         adapters = dict(found.adapters)
@@ -141,6 +160,11 @@ class Publishing:
             if old is None or worn_of(old) == worn_of(new) or self._residency.where(old).where != "device":
                 continue
             try:
+                if not self._fetches.at_hand(new):
+                    adapters[name] = old
+                    if name in self.refused:
+                        reasons[name] = self.refused[name]
+                    continue
                 await self._make_ready(new)
             except TonguesError as error:
                 reasons[name] = f"version {new.version} is not served: {error}"
@@ -150,6 +174,7 @@ class Publishing:
         self.refused = reasons
         self._adopt(adapters, found)
         await self._keep_pins()
+        self._fetches.keep(self._awaited(found))
 
     def _adopt(self, adapters: dict[str, RegisteredAdapter], found: Snapshot) -> None:
         before = self._registry.snapshot.adapters
@@ -177,20 +202,36 @@ class Publishing:
             if now is not None and worn_of(now) == old:
                 continue
             try:
-                pinned = now is not None and await self._residency.pin(now)
+                pinned = now is not None and self._fetches.at_hand(now) and await self._residency.pin(now)
             except TonguesError as error:
-                log.warning("%s cannot be pinned: %s", name, error)
+                if self._not_pinned.get(name) != str(error):
+                    log.warning("%s cannot be pinned: %s", name, error)
+                self._not_pinned[name] = str(error)
                 continue
             if old is not None and (pinned or now is None):
                 self._residency.unpin(old)
                 self._pinned[name] = None
             if now is not None and pinned:
                 self._pinned[name] = worn_of(now)
+                self._not_pinned.pop(name, None)
+
+    def _awaited(self, found: Snapshot) -> list[RegisteredAdapter]:
+        """Versions that are fetched: newer than those that are served, or to be pinned."""
+        served = self._registry.snapshot.adapters
+        newer = [new for name, new in found.adapters.items() if served.get(name) is not new]
+        return newer + [served[name] for name, pinned in self._pinned.items() if name in served and pinned is None]
 
     async def _sweep(self, store: AdapterStore) -> None:
         served = [one.record for one in self._registry.snapshot.adapters.values() if one.store is store]
         await asyncio.to_thread(store.sweep, SWEEP_GRACE_S, served)
         self._sweep_at = time.monotonic() + SWEEP_GRACE_S
+
+    async def _sweep_beside(self) -> None:
+        """What is published meanwhile is too new to be swept away."""
+        try:
+            await self._sweep(_writable(self._registry.stores[0]))
+        except (OSError, StoreError) as error:
+            log.warning("old versions stay: %s", error)
 
     async def _look_again(self, every_s: float) -> None:
         while True:
@@ -198,8 +239,8 @@ class Publishing:
             try:
                 await self.refresh()
                 if time.monotonic() > self._sweep_at:
-                    async with self._changing:
-                        await self._sweep(_writable(self._registry.stores[0]))
+                    self._sweep_at = time.monotonic() + SWEEP_GRACE_S
+                    self._sweeping = asyncio.create_task(self._sweep_beside(), name="sweep")
             except Exception:  # a folder that is away for a moment, say: the next look may do better
                 log.exception("the adapters cannot be looked at")
 
@@ -215,4 +256,4 @@ def _writing(store: AdapterStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"the store {store.folder} cannot be changed: {error}") from error
+        raise StoreError(f"the store {store} cannot be changed: {error}") from error

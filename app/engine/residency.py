@@ -1,7 +1,7 @@
 """Which adapters are on the device, which in host memory, and which only on disk.
 
-Registered is not resident: the registry may know thousands. A request's adapter is loaded to host memory once, however
-many wait for it, and seated on the device once a batch wants it; both run in threads, beside the forwards of others. A
+Registered is not resident: the registry may know thousands. A request's adapter is loaded to host memory
+(:mod:`app.engine.copies`) and seated on the device once a batch wants it, in a thread beside the forwards of others. A
 batch takes a reference to each seat that it wears.
 
 A *want* is what one job needs at the same time: its adapter, or all of its candidates. Wants are served by their age. A
@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from adapters.bank import Bank, Seat
-from adapters.errors import AdapterCorrupt, AdapterError
 from adapters.loaded import LoadedAdapter
 from adapters.registry import RegisteredAdapter
+from app.engine.copies import HostCopies
 from app.engine.job import Worn
-from app.engine.whereabouts import Whereabouts
+from app.engine.whereabouts import Whereabouts, unloaded
 
 log = logging.getLogger("tongues.engine")
 
@@ -50,8 +51,9 @@ class Residency:
     """Tiers of adapters over a bank.
 
     ``max_seats``: adapters on the device; ``max_host_bytes``: host copies kept when no request holds them;
-    ``patience_s``: how long a batch's references may keep others from a seat. ``on_seated`` is called when one more may
-    be worn or waited for, ``on_failure`` when one that was wanted on the device cannot get there.
+    ``patience_s``: how long a batch's references may keep others from a seat; ``clock``: tells when a failed load is
+    tried again, in seconds. ``on_seated`` is called when one more may be worn or waited for, ``on_failure`` when one
+    that was wanted on the device cannot get there.
     """
 
     def __init__(
@@ -62,46 +64,36 @@ class Residency:
         max_seats: int,
         max_host_bytes: int,
         patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
         on_seated: Callable[[], None] = lambda: None,
         on_failure: Callable[[Worn, Exception], None] = lambda worn, error: None,
     ) -> None:
-        self._bank, self._load = bank, load
-        self._max_seats, self._max_host_bytes, self._patience_s = max_seats, max_host_bytes, patience_s
+        self._bank, self._max_seats, self._patience_s = bank, max_seats, patience_s
         self._on_seated, self._on_failure = on_seated, on_failure
-        # threads of their own: a slow disk holds up nobody else
-        self._readers, self._seater = ThreadPoolExecutor(2, "load"), ThreadPoolExecutor(1, "seat")
+        self._seater = ThreadPoolExecutor(1, "seat")
         self._seated: OrderedDict[Worn, _Seated] = OrderedDict()
-        self._host: OrderedDict[Worn, LoadedAdapter] = OrderedDict()
         self._held: dict[Worn, int] = {}
+        self._copies = HostCopies(load, max_bytes=max_host_bytes, held=self._held, clock=clock)
         self._pinned: set[Worn] = set()
         self._retired: set[Worn] = set()
-        self._loading: dict[Worn, asyncio.Task[LoadedAdapter]] = {}
         self._seating: dict[Worn, asyncio.Task[None]] = {}
         self._wants: dict[Want, float] = {}  # since when, oldest first
         self._closed: set[Worn] = set()
-        self._failed: dict[Worn, AdapterError] = {}
 
     # --- requests ---
 
-    def hold(self, adapter: RegisteredAdapter) -> Worn:
-        """Hold on to this version until :meth:`let_go`, even when its files go; its load begins now."""
+    def hold(self, adapter: RegisteredAdapter, *, again: bool = False) -> Worn:
+        """Hold on to this version until :meth:`let_go`, even when its files go; its load begins now, unless it failed a
+        short while ago. ``again``: in that case too."""
         worn = worn_of(adapter)
         self._held[worn] = self._held.get(worn, 0) + 1
-        if worn in self._host:
-            self._host.move_to_end(worn)
-        elif worn not in self._loading:
-            self._loading[worn] = asyncio.create_task(self._read(adapter, worn))
-            self._loading[worn].add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._copies.begin(adapter, worn, again=again)
         return worn
 
     async def loaded(self, worn: Worn) -> LoadedAdapter:
         """The host copy of a version that is held. Raises :class:`~adapters.errors.AdapterError` where it cannot be
         loaded."""
-        if worn in self._loading:
-            return await asyncio.shield(self._loading[worn])
-        if worn in self._host:
-            return self._host[worn]
-        raise self._failed.get(worn) or AdapterCorrupt(worn.name, f"version {worn.version} is gone")
+        return await self._copies.loaded(worn)
 
     def let_go(self, worn: Worn) -> None:
         """The request is done with it."""
@@ -111,7 +103,7 @@ class Residency:
             for want in [want for want in self._wants if worn in want]:
                 self.forget(want)
             self._drop_retired(worn)
-        self._shrink_host()
+        self._copies.shrink()
 
     # --- batches ---
 
@@ -168,7 +160,7 @@ class Residency:
         """Load a version and check it; with ``seated``, put it on the device where a seat is free, or of use to nobody.
 
         Raises :class:`~adapters.errors.AdapterError`."""
-        worn = self.hold(adapter)
+        worn = self.hold(adapter, again=True)
         try:
             await self.loaded(worn)
             if seated and worn not in self._seated and worn not in self._seating and self._room(1, held=False):
@@ -200,7 +192,7 @@ class Residency:
 
     def retire(self, worn: Worn) -> None:
         """No further request will hold it: its seat and its copy go as soon as nobody needs them."""
-        self._failed.pop(worn, None)
+        self._copies.forgive(worn)
         self._retired.add(worn)
         self._drop_retired(worn)
 
@@ -209,41 +201,21 @@ class Residency:
     def where(self, adapter: RegisteredAdapter) -> Whereabouts:
         """Its state, the nearest tier, and the reason where it failed."""
         worn = worn_of(adapter)
-        if worn in self._failed:
-            return Whereabouts("failed", "disk", reason=self._failed[worn].reason)
+        failure = self._copies.failure(worn)
+        if failure is not None:
+            return Whereabouts("failed", unloaded(adapter).where, reason=failure.reason)
         if worn in self._seated:
             return Whereabouts("ready", "device", pinned=worn in self._pinned)
-        if worn in self._host:
-            return Whereabouts("ready", "host")
-        return Whereabouts("loading" if worn in self._loading else "stored", "disk")
+        return self._copies.where(adapter, worn)
+
+    def at_hand(self, worn: Worn) -> bool:
+        """Whether it is on the device or in host memory."""
+        return worn in self._seated or worn in self._copies
 
     @property
     def seats(self) -> int:
         """Adapters on the device now."""
         return len(self._seated)
-
-    # --- to host memory ---
-
-    async def _read(self, adapter: RegisteredAdapter, worn: Worn) -> LoadedAdapter:
-        try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._readers, self._load, adapter)
-        except AdapterError as error:
-            self._failed[worn] = error
-            raise
-        finally:
-            del self._loading[worn]
-        self._failed.pop(worn, None)
-        self._host[worn] = loaded
-        self._shrink_host()  # those who waited for it may have gone
-        return loaded
-
-    def _shrink_host(self) -> None:
-        size = sum(loaded.bytes for loaded in self._host.values())
-        for worn in list(self._host):
-            if size <= self._max_host_bytes:
-                return
-            if worn not in self._held:
-                size -= self._host.pop(worn).bytes
 
     # --- to the device ---
 
@@ -267,7 +239,7 @@ class Residency:
         return [worn for worn in self._seated if worn not in self._pinned and worn not in keep]
 
     def _start_seating(self, worn: Worn) -> None:
-        self._seating[worn] = asyncio.create_task(self._seat(worn, self._host[worn]))
+        self._seating[worn] = asyncio.create_task(self._seat(worn, self._copies[worn]))
 
     async def _seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
         try:
@@ -296,5 +268,5 @@ class Residency:
             return
         if seated is not None:
             self._unseat(worn)
-        self._host.pop(worn, None)
+        self._copies.drop(worn)
         self._retired.discard(worn)

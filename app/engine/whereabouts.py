@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from adapters.registry import RefusedAdapter, RegisteredAdapter
 
 State = Literal["remote", "stored", "loading", "ready", "failed"]
 Where = Literal["device", "host", "disk", "remote"]
@@ -17,3 +20,8 @@ class Whereabouts:
     where: Where
     pinned: bool = False
     reason: str | None = None
+
+
+def unloaded(adapter: RegisteredAdapter | RefusedAdapter) -> Whereabouts:
+    """Where an adapter is that nothing has loaded."""
+    return Whereabouts("stored", "disk") if adapter.here else Whereabouts("remote", "remote")

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.errors import AdapterError
+from adapters.errors import AdapterAway, AdapterError
 from app.admin import check_admin, instead_of, receive_adapter
 from app.errors import BadAdapter
 from app.listing import listed, listing
@@ -57,6 +57,8 @@ async def publish(request: Request, response: Response, name: str) -> AdapterOut
     sent = await receive_adapter(request, service.settings)
     try:
         await engine.publishing.put(name, sent.record, sent.files, instead_of=instead_of(request))
+    except AdapterAway:
+        raise
     except AdapterError as error:
         raise BadAdapter(str(error)) from error
     return await adapter(request, response, name)

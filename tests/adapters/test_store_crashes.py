@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import store as store_module
+from adapters import folder as folder_module
 from adapters.durable import write_whole
 from adapters.errors import (
     AdapterCorrupt,
@@ -131,7 +131,7 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
             sweeps[-1].join(0.2)
             assert sweeps[-1].is_alive(), "it waits until the publish is through"
 
-    monkeypatch.setattr(store_module, "write_whole", write_beside_a_sweep)
+    monkeypatch.setattr(folder_module, "write_whole", write_beside_a_sweep)
     records = [publish(store, seed=seed) for seed in range(2)]
     for sweep in sweeps:
         sweep.join()
@@ -141,7 +141,7 @@ def test_a_sweep_takes_nothing_that_is_about_to_be_named(store, monkeypatch):
 def test_what_was_written_is_read_before_it_is_named(store, monkeypatch):
     record = publish(store)
     write = write_whole
-    monkeypatch.setattr(store_module, "write_whole", lambda path, content: write(path, content[:-1] + b"?"))
+    monkeypatch.setattr(folder_module, "write_whole", lambda path, content: write(path, content[:-1] + b"?"))
     with pytest.raises(AdapterCorrupt):
         publish(store, seed=1)
     assert store.record("de") == record

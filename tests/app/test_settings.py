@@ -26,7 +26,7 @@ def test_the_only_model_is_meant(here: Path) -> None:
     model(here / "models" / "small")
     settings = Settings.read()
     assert settings.models == Path("models/small")
-    assert settings.adapter_folders == (Path("models/small/adapters"),)
+    assert settings.adapter_stores == (Path("models/small/adapters"),)
     assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
 
 
@@ -54,7 +54,7 @@ def test_the_environment_and_what_counts_instead(here: Path, monkeypatch: pytest
         monkeypatch.setenv(f"TONGUES_{name}", value)
     settings = Settings.read(port=9001, host=None)
     assert settings.port == 9001
-    assert settings.adapter_folders == (Path("/a"), Path("/b"), Path("m/adapters"))
+    assert settings.adapter_stores == (Path("/a"), Path("/b"), Path("m/adapters"))
     assert (settings.log_level, settings.max_audio_s, settings.dtype) == ("debug", 60, "auto")
 
 

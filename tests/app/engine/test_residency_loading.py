@@ -14,7 +14,7 @@ from adapters.registry import Registry
 from adapters.store import AdapterStore
 from app.engine.residency import Residency, worn_of
 from app.engine.whereabouts import Whereabouts
-from tests.app.engine.tiers import BYTES, Files, adapter, bind, residency, take
+from tests.app.engine.tiers import AFAR, BYTES, Clock, Files, adapter, bind, residency, take
 from tests.builders import make_model
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ async def test_nobody_waits_for_anothers_load():
     while not files.reads:
         await asyncio.sleep(0)
     free = Files()
-    tiers._load = free.load
+    tiers._copies._load = free.load
     assert (await bind(tiers, adapter("fr"))).record.name == "fr"
     assert not stuck.done()
     files.gate.set()
@@ -87,31 +87,72 @@ async def test_host_copies_stay_within_their_bytes_but_for_those_in_use():
     names = "abcd"
     for name in names:
         await bind(tiers, adapter(name))
-    assert len(tiers._host) == 4, "four requests, four copies"
+    assert len(tiers._copies._copies) == 4, "four requests, four copies"
     for name in names:
         tiers.let_go(worn_of(adapter(name)))
-    assert [worn.name for worn in tiers._host] == ["c", "d"]
+    assert [worn.name for worn in tiers._copies._copies] == ["c", "d"]
     await bind(tiers, adapter("c"))
     await bind(tiers, adapter("a"))
     tiers.let_go(worn_of(adapter("a")))
-    assert [worn.name for worn in tiers._host] == ["c", "a"], "the longest unused went"
+    assert [worn.name for worn in tiers._copies._copies] == ["c", "a"], "the longest unused went"
     assert files.reads == list("abcda")
 
 
-async def test_a_failed_load_is_told_and_may_be_tried_again():
-    files = Files(broken={"es"})
-    tiers = residency(files)
-    for attempt in range(2):
-        waiting = [bind(tiers, adapter("es")) for _ in range(3)]
-        found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(one, AdapterCorrupt) for one in found)
-        assert files.reads == ["es"] * (attempt + 1)
-        assert tiers.where(adapter("es")) == Whereabouts("failed", "disk", reason="weights are missing")
+async def test_a_failed_load_is_told_at_once_until_it_is_time_to_try_again():
+    files, clock = Files(broken={"es"}), Clock()
+    tiers = residency(files, clock=clock)
+    for attempt, wait_s in enumerate((1.0, 2.0, 4.0)):
+        for now in (clock.now, clock.now + 0.9 * wait_s):
+            clock.now = now
+            waiting = [bind(tiers, adapter("es")) for _ in range(3)]
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(one, AdapterCorrupt) for one in found)
+            assert files.reads == ["es"] * (attempt + 1), "read once for all who came meanwhile"
+            assert tiers.where(adapter("es")) == Whereabouts("failed", "disk", reason="weights are missing")
+        clock.now += 0.2 * wait_s
     files.broken.clear()
     assert (await bind(tiers, adapter("es"))).record.name == "es"
     assert tiers.where(adapter("es")) == Whereabouts("ready", "host")
     tiers.let_go(worn_of(adapter("es")))
     assert not tiers._held, "failed requests left no binding behind"
+
+
+async def test_who_publishes_does_not_wait_for_the_next_try():
+    files = Files(broken={"es"})
+    tiers = residency(files)
+    with pytest.raises(AdapterCorrupt):
+        await bind(tiers, adapter("es"))
+    files.broken.clear()
+    await tiers.prepare(adapter("es"), seated=False)
+    assert (await bind(tiers, adapter("es"))).record.name == "es"
+
+
+async def test_what_is_fetched_is_remote_until_it_is_there():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files)
+    far = adapter("es", store=AFAR)
+    assert tiers.where(far) == Whereabouts("remote", "remote")
+    waiting = asyncio.create_task(bind(tiers, far))
+    await asyncio.sleep(0.01)
+    assert tiers.where(far) == Whereabouts("loading", "remote")
+    files.gate.set()
+    await waiting
+    assert tiers.where(far) == Whereabouts("ready", "host")
+
+
+async def test_no_folder_waits_for_the_network():
+    """However many adapters are on their way from a store that does not answer."""
+    slow = Files()
+    slow.gate.clear()
+    tiers = residency(slow)
+    stuck = [asyncio.create_task(bind(tiers, adapter(f"far-{number}", store=AFAR))) for number in range(20)]
+    await asyncio.sleep(0.05)
+    tiers._copies._load = Files().load
+    assert (await asyncio.wait_for(bind(tiers, adapter("fr")), 5)).record.name == "fr"
+    assert not any(task.done() for task in stuck)
+    slow.gate.set()
+    await asyncio.gather(*stuck)
 
 
 async def test_a_version_stays_bound_although_its_files_go(tmp_path):

@@ -27,10 +27,13 @@ BYTES = sum(4 * torch.Size(shape).numel() for shape in expected_shapes(CONFIG, S
 NOWHERE = AdapterStore(Path("/nowhere"))
 
 
-def adapter(name: str, version: str = "1") -> RegisteredAdapter:
+AFAR = AdapterStore.at("memory://nowhere")
+
+
+def adapter(name: str, version: str = "1", *, store: AdapterStore = NOWHERE) -> RegisteredAdapter:
     """A registered adapter; ``version`` makes it another one under the same name."""
     file = StoredFile.of("weights", "safetensors", version.encode())
-    return RegisteredAdapter(AdapterRecord(name, "es", CONFIG, file, file, "float32"), NOWHERE)
+    return RegisteredAdapter(AdapterRecord(name, "es", CONFIG, file, file, "float32"), store)
 
 
 @dataclass
@@ -55,9 +58,22 @@ class Files:
         return LoadedAdapter(registered.record, tensors, Vocab(("<pad>", "|", "a", "b")))
 
 
-def residency(files: Files, *, seats: int = 2, host_bytes: int = 1 << 20, patience_s: float = 1.0) -> Residency:
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def residency(
+    files: Files, *, seats: int = 2, host_bytes: int = 1 << 20, patience_s: float = 1.0, clock: Clock | None = None
+) -> Residency:
     bank = Bank(SIZE, limit=seats)
-    return Residency(bank, files.load, max_seats=seats, max_host_bytes=host_bytes, patience_s=patience_s)
+    given = {"max_seats": seats, "max_host_bytes": host_bytes, "patience_s": patience_s}
+    return Residency(bank, files.load, clock=clock or Clock(), **given)
 
 
 async def bind(tiers: Residency, registered: RegisteredAdapter) -> LoadedAdapter:

@@ -23,7 +23,7 @@ class FakeEngine:
     def __init__(self, settings: Settings, gate: threading.Event | None = None, error: Exception | None = None) -> None:
         backbone = settings.models / "backbone"
         config = read_config(backbone)
-        stores = [AdapterStore(folder) for folder in settings.adapter_folders]
+        stores = [AdapterStore.at(where) for where in settings.adapter_stores]
         self.registry = Registry(stores, fingerprint(backbone), size_of(config))
         self.backbone = Backbone(str(backbone), self.registry.fingerprint)
         self.gate, self.error = gate, error

@@ -156,7 +156,7 @@ def test_what_must_be_replaced_and_is_not_there_is_a_conflict(live, elsewhere, t
 
 def test_a_store_that_cannot_be_written_is_told(model_folder, elsewhere, tmp_path, monkeypatch):
     """No space is left, say; a folder without the right to write would not stop root."""
-    from adapters import store as store_module
+    from adapters import folder as folder_module
 
     folder = shutil.copytree(model_folder, tmp_path / "full")
     elsewhere("fr", seed=85)
@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_written_is_told(model_folder, elsewhere, tmp_pat
 
     with serving(Settings.read(models=folder, admin_key=KEY, threads=1, lanes=1)) as live:
         before = said(live, "fr")
-        monkeypatch.setattr(store_module, "write_whole", full)
+        monkeypatch.setattr(folder_module, "write_whole", full)
         response = put(live, "fr", files_of(tmp_path, "fr"))
         assert code(response) == (507, "store_not_writable")
         assert "No space left" in response.json()["error"]["message"]
