@@ -116,7 +116,7 @@ def extract(
 
 
 def _smallest(at: Callable[[int], Extracted], best: Extracted, limit: int) -> Extracted:
-    """By halving: more rank is never less near."""
+    """By halving, since more rank comes nearer."""
     too_small = 0
     while limit - too_small > 1:
         tried = at((too_small + limit) // 2)
