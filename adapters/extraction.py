@@ -256,4 +256,4 @@ class _Measure:
 
 def _said(agreement: Agreement) -> str:
     wanted = f"({FRAMES_AGREEING:.0%} and {LOGIT_ERROR:.0%} are wanted)"
-    return f"{agreement.frames:.1%} of frames agree and logits are off by {agreement.logit_error:.1%} {wanted}"
+    return f"{agreement.frames:.2%} of frames agree and logits are off by {agreement.logit_error:.2%} {wanted}"
