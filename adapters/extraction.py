@@ -116,7 +116,7 @@ def extract(
 
 
 def _smallest(at: Callable[[int], Extracted], best: Extracted, limit: int) -> Extracted:
-    """By halving: more rank is never less near."""
+    """By halving, since more rank comes nearer."""
     too_small = 0
     while limit - too_small > 1:
         tried = at((too_small + limit) // 2)
@@ -256,4 +256,4 @@ class _Measure:
 
 def _said(agreement: Agreement) -> str:
     wanted = f"({FRAMES_AGREEING:.0%} and {LOGIT_ERROR:.0%} are wanted)"
-    return f"{agreement.frames:.1%} of frames agree and logits are off by {agreement.logit_error:.1%} {wanted}"
+    return f"{agreement.frames:.2%} of frames agree and logits are off by {agreement.logit_error:.2%} {wanted}"

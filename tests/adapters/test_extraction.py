@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[str, tuple[Change, ...], str]] = {
     "a change of full rank": (
         PRE,
         (full_rank,),
-        r"at rank 6, the highest that is allowed, \d+\.\d% of frames agree and logits are off by \d+\.\d% "
+        r"at rank 6, the highest that is allowed, \d+\.\d\d% of frames agree and logits are off by \d+\.\d\d% "
         r"\(99% and 2% are wanted\): serve it as a model of its own, or allow a higher rank",
     ),
     "a changed front end": (
