@@ -50,7 +50,7 @@ def make_engine(settings: Settings) -> Engine:
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
-        backbone=settings.backbone or settings.models / "backbone",
+        backbone=settings.backbone_source,
         stores=settings.adapter_stores,
         language_head=settings.models / "languages",
         device=device,
@@ -105,7 +105,7 @@ class Service:
             return
         self._engine = engine
         names = len(engine.registry.snapshot.adapters)
-        _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.backbone.source, names)
+        _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.source, names)
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs."""
@@ -141,7 +141,7 @@ class Service:
             return Health(status="failed", reason=str(error))
         if not engine.ready:
             return Health(status="starting", reason="warming up")
-        return Health(status="ok", backbone=engine.backbone.source)
+        return Health(status="ok", backbone=engine.source)
 
 
 def service_of(request: Request) -> Service:

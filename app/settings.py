@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
+    def backbone_source(self) -> Path | str:
+        """The folder or the repository of the backbone."""
+        return self.backbone or self.models / "backbone"
+
+    @property
     def adapter_stores(self) -> tuple[Path | str, ...]:
         """All stores of adapters, folders and addresses, the first of which counts where names are the same."""
         return (*self.adapters, self.models / "adapters")

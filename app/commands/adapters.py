@@ -50,19 +50,13 @@ def adapters_command(
 
 
 def _listed(settings: Settings) -> list[AdapterOut]:
-    from adapters.backbone import fingerprint, read_config
-    from adapters.encoder import size_of
     from adapters.errors import LanguageHeadError
     from adapters.language_head import load_language_head
-    from adapters.registry import Registry
-    from adapters.store import AdapterStore
+    from adapters.model import open_model
     from app.engine.whereabouts import unloaded
     from app.listing import listing
 
-    backbone = settings.models / "backbone"
-    config = read_config(backbone)
-    stores = [AdapterStore.at(where) for where in settings.adapter_stores]
-    registry = Registry(stores, fingerprint(backbone), size_of(config))
+    registry = open_model(settings.backbone_source, settings.adapter_stores).registry
     folder, head = settings.models / "languages", None
     with contextlib.suppress(LanguageHeadError):  # then no language can be told
         if folder.exists():

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from adapters.config import BackboneSize
-    from adapters.loaded import LoadedAdapter
-    from app.settings import Settings
+    pass
 
 
 def export_command(
@@ -26,19 +24,20 @@ def export_command(
     from langcodes import Language
 
     from adapters.backbone import read_config
-    from adapters.encoder import size_of
     from adapters.formats.mms import write_mms
     from adapters.formats.peft import write_peft
+    from adapters.model import open_model
     from app.commands.console import errors_told, writing
     from app.settings import Settings
 
     with errors_told():
         settings = Settings.read(models=models)
-        backbone = read_config(settings.models / "backbone")
-        loaded = _loaded(settings, name, size_of(backbone))
+        model = open_model(settings.backbone_source, settings.adapter_stores)
+        backbone = read_config(model.folder)
+        loaded = model.registry.load(model.registry.resolve(name=name))
         with writing(out):
             if to == "peft":
-                written = write_peft(loaded, out, backbone, base_model=str((settings.models / "backbone").resolve()))
+                written = write_peft(loaded, out, backbone, base_model=str(model.folder.resolve()))
             else:
                 called = code or Language.get(loaded.record.language).to_alpha3()
                 written = write_mms(loaded, out, called, backbone)
@@ -46,20 +45,3 @@ def export_command(
         typer.echo(path)
     if loaded.language_model is not None:
         typer.secho("its language model stays here: neither format has a place for one", fg="yellow", err=True)
-
-
-def _loaded(settings: Settings, name: str, size: BackboneSize) -> LoadedAdapter:
-    """Out of the first folder that has it. Raises as the store does, and
-    :class:`~adapters.errors.UnknownAdapter` naming what there is."""
-    from adapters.backbone import fingerprint
-    from adapters.errors import UnknownAdapter
-    from adapters.store import AdapterStore
-
-    stores = [AdapterStore.at(where) for where in settings.adapter_stores]
-    for store in stores:
-        if name in store.names():
-            record = store.record(name)
-            record.check_fits(fingerprint(settings.models / "backbone"), size)
-            return store.load(record, size=size)
-    there_are = sorted({one for store in stores for one in store.names()})
-    raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(there_are) or 'none'}")

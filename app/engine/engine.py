@@ -12,12 +12,12 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from adapters.backbone import fingerprint, load_backbone, read_normalised
+from adapters.backbone import load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.ctc import Transcript
 from adapters.decoding import GREEDY, Decoding
@@ -34,10 +34,8 @@ from adapters.errors import (
 )
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead, load_language_head
-from adapters.mms_store import mms_store
-from adapters.registry import RegisteredAdapter, Registry, Store
-from adapters.repository import fetch_backbone, open_repository
-from adapters.store import AdapterStore
+from adapters.model import open_model
+from adapters.registry import RegisteredAdapter, Registry
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
 from app.engine.hands import Hands
@@ -54,16 +52,8 @@ from app.engine.whereabouts import Whereabouts
 log = logging.getLogger("tongues.engine")
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """What is being served: the folder, or the repository at its commit, that it came from."""
-
-    source: str
-    fingerprint: str
-
-
 class Engine:
-    """Serves the adapters of one backbone. Everything but forwards, file reading and decoding of audio runs on the
+    """Serves the adapters of one backbone; ``source`` says where that came from. Everything but forwards, file reading and decoding of audio runs on the
     event loop that called :meth:`start`."""
 
     def __init__(self, config: EngineConfig, *, on_step: Callable[[Step], None] | None = None) -> None:
@@ -243,18 +233,13 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        repository = open_repository(str(config.backbone))
-        folder = fetch_backbone(repository)
-        self.backbone = Backbone(repository.name, fingerprint(folder))
-        log.info("backbone: %s, fingerprint %s", repository.name, self.backbone.fingerprint)
-        self._normalised = read_normalised(folder)
-        encoder = load_backbone(folder, device=config.device, dtype=config.dtype, quantise=config.quantise)
-        stores: list[Store] = [AdapterStore.at(where) for where in config.stores]
-        languages = mms_store(repository, folder, encoder.size, self.backbone.fingerprint)
-        if languages is not None:
-            stores.append(languages)
+        model = open_model(config.backbone, config.stores)
+        registry = model.registry
+        log.info("backbone: %s, fingerprint %s", model.source, registry.fingerprint)
+        self.source, self._normalised = model.source, read_normalised(model.folder)
+        encoder = load_backbone(model.folder, device=config.device, dtype=config.dtype, quantise=config.quantise)
+        if model.languages is not None:
             self.no_head = "the adapters of MMS change every layer, so there is no trunk to tell a language by: name it"
-        registry = Registry(stores, self.backbone.fingerprint, encoder.size)
         head = None
         if config.language_head is not None and config.language_head.exists():
             try:

@@ -11,7 +11,6 @@ from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from app.engine.engine import Backbone
 from app.settings import Settings
 from tests.app.live import Live, serving, wait_until
 from tests.app.recordings import recording
@@ -25,7 +24,7 @@ class FakeEngine:
         config = read_config(backbone)
         stores = [AdapterStore.at(where) for where in settings.adapter_stores]
         self.registry = Registry(stores, fingerprint(backbone), size_of(config))
-        self.backbone = Backbone(str(backbone), self.registry.fingerprint)
+        self.source = str(backbone)
         self.gate, self.error = gate, error
         self.ready = False
 

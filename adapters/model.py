@@ -1,0 +1,42 @@
+"""A backbone and the adapters for it, from wherever they lie: what a service opens, and what is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.backbone import fingerprint, read_config
+from adapters.encoder import size_of
+from adapters.mms_store import MmsStore, mms_store
+from adapters.registry import Registry, Store
+from adapters.repository import fetch_backbone, open_repository
+from adapters.store import AdapterStore
+
+
+@dataclass(frozen=True)
+class Model:
+    """``source``: the folder of the backbone, or its repository at the commit that is served; ``folder``: where its
+    files lie. ``languages``: those that an MMS checkpoint keeps beside it, the last of the registry's stores."""
+
+    source: str
+    folder: Path
+    registry: Registry
+    languages: MmsStore | None
+
+
+def open_model(backbone: Path | str, stores: Iterable[Path | str]) -> Model:
+    """``backbone``: a folder or ``OWNER/NAME[@REVISION]`` of the hub. ``stores``: folders and addresses of adapters, the
+    first to be asked first.
+
+    Raises :class:`~adapters.errors.HubError`, :class:`~adapters.errors.BackboneError` and
+    :class:`~adapters.errors.StoreError`.
+    """
+    repository = open_repository(str(backbone))
+    folder = fetch_backbone(repository)
+    known_by, size = fingerprint(folder), size_of(read_config(folder))
+    languages = mms_store(repository, folder, size, known_by)
+    opened: list[Store] = [AdapterStore.at(where) for where in stores]
+    if languages is not None:
+        opened.append(languages)
+    return Model(repository.name, folder, Registry(opened, known_by, size), languages)
