@@ -26,8 +26,8 @@ class Model:
 
 
 def open_model(backbone: Path | str, stores: Iterable[Path | str]) -> Model:
-    """``backbone``: a folder or ``OWNER/NAME[@REVISION]`` of the hub. ``stores``: folders and addresses of adapters, the
-    first to be asked first.
+    """``backbone``: a folder or ``OWNER/NAME[@REVISION]`` of the hub. ``stores``: folders and addresses of adapters,
+    the first to be asked first.
 
     Raises :class:`~adapters.errors.HubError`, :class:`~adapters.errors.BackboneError` and
     :class:`~adapters.errors.StoreError`.

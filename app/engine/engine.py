@@ -53,8 +53,10 @@ log = logging.getLogger("tongues.engine")
 
 
 class Engine:
-    """Serves the adapters of one backbone; ``source`` says where that came from. Everything but forwards, file reading and decoding of audio runs on the
-    event loop that called :meth:`start`."""
+    """Serves the adapters of one backbone; ``source`` says where that came from.
+
+    Everything but forwards, file reading and decoding of audio runs on the event loop that called :meth:`start`.
+    """
 
     def __init__(self, config: EngineConfig, *, on_step: Callable[[Step], None] | None = None) -> None:
         self.config = config

@@ -114,4 +114,4 @@ def test_an_adapter_of_another_backbone(model: Path, tmp_path: Path) -> None:
     path = model / "backbone" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-3}))
     result = export(model, "lora", "--to", "peft", "--out", tmp_path / "out")
-    assert "error: adapter 'lora': made for the backbone" in result.stderr
+    assert "error: no adapter 'lora'; it was refused: made for the backbone" in result.stderr
