@@ -11,7 +11,7 @@ import pytest
 from adapters.errors import AdapterAway, StoreAway, StoreError
 from adapters.remote import RemoteLocation, check_address, is_address
 from adapters.store import AdapterStore
-from tests.adapters.places import in_memory, lying, put
+from tests.adapters.places import in_memory, lying, put, remote_of
 from tests.adapters.published import SIZE, files, publish
 from tests.bucket import S3
 
@@ -102,7 +102,7 @@ def test_a_store_that_does_not_answer_is_away(error):
 def test_a_store_without_the_right_to_write_says_so(error, monkeypatch):
     store = AdapterStore.at(in_memory())
     record = publish(store)
-    files = store.location._files
+    files = remote_of(store)._files
 
     class ReadOnly:
         def __getattr__(self, name: str) -> Any:
@@ -121,7 +121,7 @@ def test_a_look_is_one_listing(monkeypatch):
     for number in range(20):
         publish(store, f"de-{number}")
     asked: list[str] = []
-    files = store.location._files
+    files = remote_of(store)._files
 
     class Counted:
         def __getattr__(self, name: str) -> Any:
@@ -140,7 +140,7 @@ def test_what_is_no_adapter_is_passed_over():
     store = AdapterStore.at(in_memory())
     publish(store)
     for path in ("README.md", "a/b/adapter.json", ".git/adapter.json", "fr/weights-00.safetensors"):
-        store.location._files.pipe_file(f"{store.location._root}/{path}", b"x")
+        remote_of(store)._files.pipe_file(f"{remote_of(store)._root}/{path}", b"x")
     assert store.names() == ("de",)
 
 
