@@ -236,7 +236,7 @@ class Engine:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         encoder = load_backbone(config.backbone, device=config.device, dtype=config.dtype, quantise=config.quantise)
-        stores = [AdapterStore.at(where) for where in config.stores]
+        stores = [AdapterStore.at(where, cache=config.cache, cache_bytes=config.cache_bytes) for where in config.stores]
         registry = Registry(stores, fingerprint(config.backbone), encoder.size)
         head = None
         if config.language_head is not None and config.language_head.exists():

@@ -80,11 +80,12 @@ def test_what_is_published_there_is_fetched_for_who_asks_and_replaced_while_it_i
 ):
     elsewhere("fr", seed=90)
     first = publish_at(remote.address, tmp_path, "fr")
-    with serving(settings(model_folder, remote.address)) as live:
+    with serving(settings(model_folder, remote.address, cache=tmp_path / "cache")) as live:
         assert told(live, "fr") == ("remote", "remote", first), "it counts before the folder's, and nothing loaded it"
         assert told(live, "es")[:2] != ("remote", "remote")
         assert said(live, "fr")[0] == first
         assert told(live, "fr") == ("ready", "device", first)
+        assert len(list((tmp_path / "cache").glob("*/*"))) == 2, "its weights and its vocabulary"
         second = elsewhere("fr", seed=91)
         publish_at(remote.address, tmp_path, "fr")
         begin = time.monotonic()
