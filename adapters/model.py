@@ -25,9 +25,11 @@ class Model:
     languages: MmsStore | None
 
 
-def open_model(backbone: Path | str, stores: Iterable[Path | str]) -> Model:
+def open_model(
+    backbone: Path | str, stores: Iterable[Path | str], *, cache: Path | None = None, cache_bytes: int = 1 << 32
+) -> Model:
     """``backbone``: a folder or ``OWNER/NAME[@REVISION]`` of the hub. ``stores``: folders and addresses of adapters,
-    the first to be asked first.
+    the first to be asked first. ``cache``: a folder for copies of what lies at addresses, of up to ``cache_bytes``.
 
     Raises :class:`~adapters.errors.HubError`, :class:`~adapters.errors.BackboneError` and
     :class:`~adapters.errors.StoreError`.
@@ -36,7 +38,7 @@ def open_model(backbone: Path | str, stores: Iterable[Path | str]) -> Model:
     folder = fetch_backbone(repository)
     known_by, size = fingerprint(folder), size_of(read_config(folder))
     languages = mms_store(repository, folder, size, known_by)
-    opened: list[Store] = [AdapterStore.at(where) for where in stores]
+    opened: list[Store] = [AdapterStore.at(where, cache=cache, cache_bytes=cache_bytes) for where in stores]
     if languages is not None:
         opened.append(languages)
     return Model(repository.name, folder, Registry(opened, known_by, size), languages)

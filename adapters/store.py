@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from adapters.cache import CachedLocation
 from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import (
     AdapterAway,
@@ -53,11 +54,15 @@ class AdapterStore:
         self.location = FolderLocation(Path(location)) if isinstance(location, str | os.PathLike) else location
 
     @classmethod
-    def at(cls, where: str | os.PathLike[str]) -> AdapterStore:
-        """The store in a folder, or at an address such as ``s3://bucket/prefix`` or ``hf://user/repo``.
+    def at(cls, where: str | os.PathLike[str], *, cache: Path | None = None, cache_bytes: int = 0) -> AdapterStore:
+        """The store in a folder, or at an address such as ``s3://bucket/prefix`` or ``hf://user/repo``, of whose files
+        up to ``cache_bytes`` are kept in the folder ``cache``.
 
         Raises :class:`StoreError` where none can be there; whether it can be reached shows when it is read."""
-        return cls(RemoteLocation(where) if isinstance(where, str) and is_address(where) else where)
+        if not isinstance(where, str) or not is_address(where):
+            return cls(where)
+        location = RemoteLocation(where)
+        return cls(location if cache is None else CachedLocation(location, cache, cache_bytes))
 
     def __str__(self) -> str:
         return str(self.location)

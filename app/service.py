@@ -52,6 +52,8 @@ def make_engine(settings: Settings) -> Engine:
     config = EngineConfig(
         backbone=settings.backbone_source,
         stores=settings.adapter_stores,
+        cache=settings.cache,
+        cache_bytes=settings.cache_bytes,
         language_head=settings.models / "languages",
         device=device,
         dtype=getattr(torch, dtype),

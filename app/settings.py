@@ -41,6 +41,8 @@ class Settings(BaseSettings):
         description="further stores of adapters, folders or addresses (s3://bucket/prefix, hf://user/repo), parted by "
         "','; where names are the same these count",
     )
+    cache: Path | None = Field(default=None, description="a folder for copies of what lies at addresses; none if unset")
+    cache_bytes: int = Field(default=1 << 32, ge=0, description="of those copies, the last that were read")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
 

@@ -18,7 +18,7 @@ from app.engine.scheduler import Budget
 class EngineConfig:
     """``backbone`` is a folder in Hugging Face layout or the id of a repository of the hub, ``stores`` folders and
     addresses of adapters, the first to be asked first, ``language_head`` the folder of what tells languages, which may
-    be missing.
+    be missing. ``cache``: a folder for copies of what lies at addresses, of up to ``cache_bytes``; None for no copies.
 
     ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
     adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
@@ -28,6 +28,8 @@ class EngineConfig:
 
     backbone: Path | str
     stores: tuple[Path | str, ...]
+    cache: Path | None = None
+    cache_bytes: int = 1 << 32
     language_head: Path | None = None
     device: str = "cpu"
     dtype: torch.dtype = torch.float32

@@ -235,7 +235,7 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        model = open_model(config.backbone, config.stores)
+        model = open_model(config.backbone, config.stores, cache=config.cache, cache_bytes=config.cache_bytes)
         registry = model.registry
         log.info("backbone: %s, fingerprint %s", model.source, registry.fingerprint)
         self.source, self._normalised = model.source, read_normalised(model.folder)

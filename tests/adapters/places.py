@@ -19,6 +19,12 @@ def in_memory() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
+def remote_of(store: AdapterStore) -> RemoteLocation:
+    """Where a remote store lies."""
+    assert isinstance(store.location, RemoteLocation)
+    return store.location
+
+
 def lying(store: AdapterStore, name: str = "de") -> set[str]:
     """What lies under an adapter's name."""
     if isinstance(store.location, RemoteLocation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fsspec
@@ -11,7 +12,7 @@ import pytest
 from adapters.errors import AdapterAway, StoreAway, StoreError
 from adapters.remote import RemoteLocation, check_address, is_address
 from adapters.store import AdapterStore
-from tests.adapters.places import in_memory, lying, put
+from tests.adapters.places import in_memory, lying, put, remote_of
 from tests.adapters.published import SIZE, files, publish
 from tests.bucket import S3
 
@@ -20,7 +21,7 @@ from tests.bucket import S3
     ("address", "reason"),
     [
         ("tea://pot/x", "'tea' is no protocol of a store, such as 's3' or 'hf'"),
-        ("s3://", "names no bucket"),
+        ("memory://", "names no bucket"),
         ("hf:///", "names no bucket or repository"),
         ("file:///etc", "a folder is named by its path alone"),
         ("local://x", "a folder is named by its path alone"),
@@ -102,7 +103,7 @@ def test_a_store_that_does_not_answer_is_away(error):
 def test_a_store_without_the_right_to_write_says_so(error, monkeypatch):
     store = AdapterStore.at(in_memory())
     record = publish(store)
-    files = store.location._files
+    files = remote_of(store)._files
 
     class ReadOnly:
         def __getattr__(self, name: str) -> Any:
@@ -121,7 +122,7 @@ def test_a_look_is_one_listing(monkeypatch):
     for number in range(20):
         publish(store, f"de-{number}")
     asked: list[str] = []
-    files = store.location._files
+    files = remote_of(store)._files
 
     class Counted:
         def __getattr__(self, name: str) -> Any:
@@ -140,7 +141,7 @@ def test_what_is_no_adapter_is_passed_over():
     store = AdapterStore.at(in_memory())
     publish(store)
     for path in ("README.md", "a/b/adapter.json", ".git/adapter.json", "fr/weights-00.safetensors"):
-        store.location._files.pipe_file(f"{store.location._root}/{path}", b"x")
+        remote_of(store)._files.pipe_file(f"{remote_of(store)._root}/{path}", b"x")
     assert store.names() == ("de",)
 
 
@@ -182,3 +183,44 @@ def test_a_server_that_comes_back_is_used_again():
             assert store.load(record, size=SIZE).record == record
     finally:
         server.stop()
+
+
+def put_long_ago(store: AdapterStore, *names: str) -> None:
+    """As if these objects had been put a month ago."""
+    for name in names:
+        held = remote_of(store)._files.store[f"{remote_of(store)._root}/de/{name}"]
+        held.created = datetime.now(UTC) - timedelta(days=30)
+
+
+def test_grace_counts_from_when_a_version_was_replaced():
+    store = AdapterStore.at(in_memory())
+    old = publish(store)
+    put_long_ago(store, *lying(store))
+    new = publish(store, seed=1)
+    put_long_ago(store, new.weights.name, new.vocab.name)
+    assert store.sweep(grace_s=60.0) == ()
+    put_long_ago(store, "adapter.json")
+    assert [path.name for path in store.sweep(grace_s=60.0)] == [old.weights.name]
+
+
+def test_grace_counts_from_when_an_adapter_was_removed():
+    store = AdapterStore.at(in_memory())
+    record = publish(store)
+    put_long_ago(store, *lying(store))
+    store.remove("de")
+    assert store.sweep(grace_s=60.0) == ()
+    store.load(record, size=SIZE)
+    put_long_ago(store, *lying(store))
+    assert len(store.sweep(grace_s=60.0)) == 2
+    assert lying(store) == set()
+
+
+def test_what_is_put_to_be_named_soon_is_not_swept():
+    """By another process, which no lock keeps out: its files are new, and the record that they replace is old."""
+    store = AdapterStore.at(in_memory())
+    publish(store)
+    put_long_ago(store, *lying(store))
+    put(store, "de", "weights-00.safetensors", b"on its way")
+    assert store.sweep(grace_s=60.0) == ()
+    put_long_ago(store, "weights-00.safetensors")
+    assert [path.name for path in store.sweep(grace_s=60.0)] == ["weights-00.safetensors"]

@@ -29,9 +29,10 @@ class Clock:
 @pytest.fixture
 def far() -> AdapterStore:
     """A remote store with an adapter, that can be made faulty."""
-    store = AdapterStore(Faulty(AdapterStore.at(in_memory()).location))
+    location = Faulty(AdapterStore.at(in_memory()).location)
+    store = AdapterStore(location)
     publish(store)
-    store.location.calls.clear()
+    location.calls.clear()
     return store
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from fsspec.registry import _registry as registry
 
 from app.settings import Settings, SettingsError
 
@@ -56,6 +58,50 @@ def test_the_environment_and_what_counts_instead(here: Path, monkeypatch: pytest
     assert settings.port == 9001
     assert settings.adapter_stores == (Path("/a"), Path("/b"), Path("m/adapters"))
     assert (settings.log_level, settings.max_audio_s, settings.dtype) == ("debug", 60, "auto")
+
+
+@pytest.mark.parametrize(
+    ("value", "stores"),
+    [
+        ("/a", (Path("/a"),)),
+        ("/a,./b", (Path("/a"), Path("b"))),
+        ("/a:/b:", (Path("/a"), Path("/b"))),
+        (" /a , hf://user/repo ,", (Path("/a"), "hf://user/repo")),
+        ("hf://user/repo", ("hf://user/repo",)),
+        ("memory://x/y,/a:b", ("memory://x/y", Path("/a:b"))),
+        ((Path("/a"), "/b", "hf://user/repo"), (Path("/a"), Path("/b"), "hf://user/repo")),
+    ],
+)
+def test_stores_are_folders_and_addresses(here: Path, value: object, stores: tuple[object, ...]) -> None:
+    model(here / "m")
+    assert Settings.read(models=Path("m"), adapters=value).adapter_stores == (*stores, Path("m/adapters"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("./a,tea://pot", "'tea' is no protocol of a store.*TONGUES_ADAPTERS"),
+        ("hf://", "names no bucket or repository"),
+        ("file:///a", "a folder is named by its path alone"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    model(here / "m")
+    monkeypatch.setenv("TONGUES_ADAPTERS", value)
+    with pytest.raises(SettingsError, match=message):
+        Settings.read(models=Path("m"))
+
+
+def test_a_store_whose_package_is_missing_is_refused_with_what_to_install(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(here / "m")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    registry.pop("s3", None)
+    with pytest.raises(SettingsError, match=r"s3:// needs a package that is not installed: pip install 'tongues\[rem"):
+        Settings.read(models=Path("m"), adapters="s3://bucket/prefix")
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,14 @@ def residency(
     files: Files, *, seats: int = 2, host_bytes: int = 1 << 20, patience_s: float = 1.0, clock: Clock | None = None
 ) -> Residency:
     bank = Bank(SIZE, limit=seats)
-    given = {"max_seats": seats, "max_host_bytes": host_bytes, "patience_s": patience_s}
-    return Residency(bank, files.load, clock=clock or Clock(), **given)
+    return Residency(
+        bank,
+        files.load,
+        max_seats=seats,
+        max_host_bytes=host_bytes,
+        patience_s=patience_s,
+        clock=clock or Clock(),
+    )
 
 
 async def bind(tiers: Residency, registered: RegisteredAdapter) -> LoadedAdapter:

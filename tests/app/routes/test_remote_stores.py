@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,11 +80,12 @@ def test_what_is_published_there_is_fetched_for_who_asks_and_replaced_while_it_i
 ):
     elsewhere("fr", seed=90)
     first = publish_at(remote.address, tmp_path, "fr")
-    with serving(settings(model_folder, remote.address)) as live:
+    with serving(settings(model_folder, remote.address, cache=tmp_path / "cache")) as live:
         assert told(live, "fr") == ("remote", "remote", first), "it counts before the folder's, and nothing loaded it"
         assert told(live, "es")[:2] != ("remote", "remote")
         assert said(live, "fr")[0] == first
         assert told(live, "fr") == ("ready", "device", first)
+        assert len(list((tmp_path / "cache").glob("*/*"))) == 2, "its weights and its vocabulary"
         second = elsewhere("fr", seed=91)
         publish_at(remote.address, tmp_path, "fr")
         begin = time.monotonic()
@@ -158,6 +160,35 @@ def test_a_store_that_goes_away_takes_nobody_along(model_folder, elsewhere, tmp_
         remote.come_back()
         wait_until(lambda: live.transcribe(recording("wav-16k"), "adapter=fr-cold").status_code == 200, timeout_s=60)
         assert said(live, "fr") == before
+
+
+def test_a_store_that_is_slow_holds_nobody_up(model_folder, elsewhere, tmp_path, monkeypatch):
+    """It lists what is new, and does not come to the end of its weights."""
+    folder, address = shutil.copytree(model_folder, tmp_path / "model"), in_memory()
+    elsewhere("fr", seed=86)
+    publish_at(address, tmp_path, "fr")
+    with serving(settings(folder, address)) as live:
+        before, going = said(live, "fr"), threading.Event()
+        second = elsewhere("fr", seed=87)
+        publish_at(address, tmp_path, "fr")
+        read = MemoryFileSystem.cat_file
+
+        def slowly(files: MemoryFileSystem, path: str, **options: Any) -> Any:
+            assert path.endswith(".json") or going.wait(60)
+            return read(files, path, **options)
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", slowly)
+        try:
+            time.sleep(4)
+            version = elsewhere("ru", seed=85, to=folder)
+            begin = time.monotonic()
+            wait_until(lambda: told(live, "ru")[2] == version, timeout_s=20)
+            assert time.monotonic() - begin < 10
+            assert said(live, "ru")[0] == version
+            assert said(live, "fr") == before, "the old one serves until the new one has come"
+        finally:
+            going.set()
+        wait_until(lambda: told(live, "fr") == ("ready", "device", second), timeout_s=20)
 
 
 def test_a_service_starts_without_its_store(model_folder, elsewhere, tmp_path, remote):
