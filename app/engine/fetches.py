@@ -36,6 +36,7 @@ class Fetches:
         return False
 
     def let_go(self, worn: Worn) -> asyncio.Task[LoadedAdapter]:
+        """It is not needed any more. Returns the task that has fetched it, or is cancelled."""
         task = self._tasks.pop(worn)
         task.cancel()
         self._residency.let_go(worn)

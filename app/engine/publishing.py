@@ -81,6 +81,7 @@ class Publishing:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        self._fetches.keep([])
 
     async def refresh(self) -> None:
         """Serve what the stores hold now."""
