@@ -34,7 +34,7 @@ check: $(VENV)/.installed-dev  ## ruff, ruff format and mypy, without changing a
 	$(BIN)/mypy --strict $(SOURCES)
 
 soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m soak -rP $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (20 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)

@@ -39,6 +39,9 @@ class SeatsOnly:
         self.taken += 1
         return Seat(CONFIG, 0, (("head",), self.taken))
 
+    def prepare(self) -> None:
+        """Nothing to make ready."""
+
     def unseat(self, _: Seat) -> None:
         self.taken -= 1
         assert self.taken >= 0
