@@ -9,7 +9,7 @@ WORKDIR /src
 # Dependencies first, against empty packages: a change of the code does not install them again.
 COPY pyproject.toml constraints.txt LICENSE ./
 RUN mkdir app adapters && touch app/__init__.py adapters/__init__.py \
-    && /opt/tongues/bin/pip install --no-cache-dir -c constraints.txt ".[beam]" \
+    && /opt/tongues/bin/pip install --no-cache-dir -c constraints.txt ".[beam,remote]" \
     && /opt/tongues/bin/pip uninstall --yes --quiet tongues
 COPY app app
 COPY adapters adapters
@@ -18,13 +18,13 @@ RUN /opt/tongues/bin/pip install --no-cache-dir --no-deps . \
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /srv/tongues --create-home tongues \
-    && install -d -o tongues -g tongues /adapters
+    && install -d -o tongues -g tongues /adapters /hub
 COPY --from=build /opt/tongues /opt/tongues
 WORKDIR /srv/tongues
 COPY models models
-ENV PATH=/opt/tongues/bin:$PATH PYTHONUNBUFFERED=1 TONGUES_ADAPTERS=/adapters
+ENV PATH=/opt/tongues/bin:$PATH PYTHONUNBUFFERED=1 TONGUES_ADAPTERS=/adapters HF_HOME=/hub
 USER tongues
-VOLUME /adapters
+VOLUME /adapters /hub
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
