@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from adapters.config import BackboneSize
-from adapters.errors import AdapterCorrupt, AdapterFormatError, HubError, UnknownAdapter
+from adapters.errors import AdapterAway, AdapterCorrupt, AdapterFormatError, HubError, UnknownAdapter
 from adapters.fit import check_tensors
 from adapters.formats.mms import FILE, mms_config, mms_language, mms_vocab, read_mms
 from adapters.loaded import LoadedAdapter
@@ -96,8 +96,9 @@ class MmsStore:
         return self._repository.here(record.weights.name)
 
     def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
-        """Fetch and read it. Raises :class:`AdapterCorrupt` where it cannot be had or is not the file that was listed,
-        :class:`AdapterFormatError` and :class:`AdapterMismatch` for what does not fit."""
+        """Fetch and read it. Raises :class:`AdapterAway` where it cannot be had for now, :class:`AdapterCorrupt` where
+        it is not the file that was listed, :class:`AdapterFormatError` and :class:`AdapterMismatch` where it does not
+        fit."""
         name = record.name
         tensors = self._tensors(record)
         imported = read_mms(name, tensors, self._tokens(name), size)
@@ -121,7 +122,7 @@ class MmsStore:
         try:
             content = self._repository.fetch(stored.name).read_bytes()
         except (HubError, OSError) as error:
-            raise AdapterCorrupt(name, str(error)) from error
+            raise AdapterAway(name, str(error)) from error
         if len(content) != stored.size_bytes or (told.sha256 and sha256(content).hexdigest() != told.sha256):
             self._repository.forget(stored.name)
             raise AdapterCorrupt(name, f"{stored.name} came as another file than {self._repository.name} lists")

@@ -110,6 +110,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     method.AdapterError: Kind(503, "adapter_unusable", "adapter", retry=False),
     method.AdapterAway: Kind(503, "adapter_away", "adapter", retry_after_s=5),
     method.BackboneError: Kind(503, "backbone_unusable", retry=False),
+    method.HubError: Kind(503, "hub_away", retry_after_s=5),
     method.DecodingUnavailable: Kind(400, "decoding_unavailable", "decode"),
     method.BadHotWord: Kind(422, "bad_hot_word", "hotwords"),
     method.BankFull: Kind(503, "no_free_seat", retry_after_s=1),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from adapters.backbone import fold_weight_norm, load_model, read_normalised
+from adapters.backbone import fold_weight_norm, load_model, read_config, read_normalised
 from adapters.config import BackboneSize
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
@@ -17,6 +17,7 @@ from adapters.formats.vocabulary import read_vocabulary
 from adapters.language import language_key
 from adapters.store import AdapterStore
 from adapters.vocab import Vocab
+from adapters.weights import Weights, weight_files
 
 _HEAD = ("lm_head.weight", "lm_head.bias")
 _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -45,7 +46,7 @@ def read_checkpoint(name: str, folder: Path, language: str | None = None) -> Che
     """
     backbone = folder if (folder / "config.json").exists() else folder / "backbone"
     encoder = read_plain(backbone)
-    if getattr(encoder.config, "adapter_attn_dim", None) is not None:
+    if getattr(read_config(backbone), "adapter_attn_dim", None) is not None:
         right = "import its adapter.LANG.safetensors with tongues adapters import"
         raise AdapterFormatError(name, f"{folder} wears an adapter of MMS within (adapter_attn_dim); {right}")
     if backbone == folder:
@@ -70,20 +71,19 @@ def read_plain(folder: Path) -> Encoder:
 
 def rounding(folder: Path) -> float:
     """The coarsest relative step between the numbers in which the weights in ``folder`` lie: 2^-23 of float32."""
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - not a mapping
+    kinds = set()
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            kinds |= {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - not a mapping
     return max(torch.finfo(_TYPES.get(kind, torch.float32)).eps for kind in kinds)
 
 
 def _head(name: str, folder: Path) -> tuple[Tensor, Tensor]:
-    try:
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            if missing := set(_HEAD) - set(file.keys()):
-                right = "a CTC checkpoint (Wav2Vec2ForCTC, HubertForCTC) has one"
-                raise AdapterFormatError(name, f"no {min(missing)} in {folder / 'model.safetensors'}; {right}")
-            weight, bias = (file.get_tensor(key).float() for key in _HEAD)
-    except (OSError, SafetensorError) as error:
-        raise AdapterFormatError(name, f"{folder / 'model.safetensors'} is not safetensors: {error}") from error
+    with Weights(folder) as weights:
+        if missing := set(_HEAD) - set(weights):
+            right = "a CTC checkpoint (Wav2Vec2ForCTC, HubertForCTC) has one"
+            raise AdapterFormatError(name, f"no {min(missing)} in the weights of {folder}; {right}")
+        weight, bias = (weights[key].float() for key in _HEAD)
     return weight, bias
 
 

@@ -75,8 +75,8 @@ def hub_server() -> Iterator[Hub]:
         with pytest.MonkeyPatch.context() as patched:
             address = f"http://127.0.0.1:{server.server_port}"
             # what HF_ENDPOINT would set, were it there when the client is imported
+            template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
             patched.setattr(constants, "ENDPOINT", address)
-            template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", address)
             patched.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
             yield hub
     finally:

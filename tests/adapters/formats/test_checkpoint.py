@@ -88,7 +88,7 @@ def test_what_is_no_ctc_checkpoint_is_refused(tmp_path):
     with pytest.raises(AdapterFormatError, match="has 1 tokens, and the head has 24"):
         read_checkpoint("de", folder)
     weights.rename(folder / "pytorch_model.bin")
-    with pytest.raises(BackboneError, match="a pickle, which is never loaded"):
+    with pytest.raises(BackboneError, match="a pickle, which can run code and is never loaded"):
         read_checkpoint("de", folder)
     with pytest.raises(BackboneError, match=r"no config.json"):
         read_checkpoint("de", tmp_path / "none")
