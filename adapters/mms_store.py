@@ -54,10 +54,6 @@ class MmsStore:
     def __repr__(self) -> str:
         return f"MmsStore({self._repository.name!r})"
 
-    def names(self) -> tuple[str, ...]:
-        """All languages that have a file, sorted."""
-        return tuple(self._signatures)
-
     @property
     def remote(self) -> bool:
         """Whether files come over a network."""

@@ -47,7 +47,7 @@ def served(checkpoint):
     store = mms_store(Folder(checkpoint), checkpoint, encoder.size, fingerprint(checkpoint))
     assert store is not None
     bank = Bank(encoder.size, limit=4)
-    loaded = {name: store.load(store.record(name), size=encoder.size) for name in store.names()}
+    loaded = {name: store.load(store.record(name), size=encoder.size) for name in store.signatures()}
     return encoder, bank, loaded, {name: bank.seat(one.record.config, one.tensors) for name, one in loaded.items()}
 
 
