@@ -18,6 +18,7 @@ from transformers import HubertConfig, Wav2Vec2Config
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 from adapters.fused import PARTS, fuse_attention
+from adapters.positions import convolve_by_spectrum
 from adapters.quantised import quantise_linears
 from adapters.weights import Weights, canonical, counts
 
@@ -59,8 +60,9 @@ def load_backbone(
 ) -> Encoder:
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
-    The weight norm of the positional convolution is folded into its weight, and q, k and v of a layer are one matrix
-    product: the same output for less work. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
+    The weight norm of the positional convolution is folded into its weight, in float32 on a CPU the convolution is a
+    product of spectra (:mod:`adapters.positions`), and q, k and v of a layer are one matrix product: the same output
+    for less work. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
     (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
@@ -73,6 +75,8 @@ def load_backbone(
     fold_weight_norm(encoder)
     fuse_attention(encoder)
     _fill(encoder.model, folder, torch.device(device), dtype)
+    if torch.device(device).type == "cpu" and dtype == torch.float32:
+        convolve_by_spectrum(encoder)
     if quantise == "int8":
         quantise_linears(encoder)
     return encoder.requires_grad_(False).eval()

@@ -40,7 +40,9 @@ from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 
-_SAVE_EVERY = 500
+_SAVE_EVERY = 100
+"""Updates; a kill costs no more than these, some minutes on a slow machine."""
+_HEAR_EVERY = 500
 _DEV_CLIPS = 12
 _UNIT_CLIPS = 2_000
 
@@ -160,12 +162,11 @@ class _Run:
             if self.rank == 0:
                 audio_s = self.world * sum(prepared.audio.lengths) / SAMPLE_RATE
                 progress.update(step, audio_s=audio_s, grad=float(norm), **figures)
-                if step % _SAVE_EVERY == 0 or step == config.steps:
-                    if stage == "ctc" and len(self.dev):
-                        with self._averaged(modules):
-                            progress.note(step, dev_cer=self._dev_cer())
-                    if step < config.steps:
-                        self._save(stage, step, modules, optimiser)
+                if stage == "ctc" and len(self.dev) and (step % _HEAR_EVERY == 0 or step == config.steps):
+                    with self._averaged(modules):
+                        progress.note(step, dev_cer=self._dev_cer())
+                if step % _SAVE_EVERY == 0 and step < config.steps:
+                    self._save(stage, step, modules, optimiser)
             if step == config.steps:
                 break
         for parameter, averaged in zip(parameters, self.average, strict=True):

@@ -1,0 +1,54 @@
+"""The positional convolution by its spectrum: the same frames, whatever the width, and no row in another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from adapters.backbone import load_backbone
+from adapters.positions import SpectralConvolution
+from tests.builders import reference
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def convolution(channels: int, kernel: int, groups: int) -> nn.Conv1d:
+    torch.manual_seed(0)
+    return nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=groups)
+
+
+@pytest.mark.parametrize(("channels", "kernel", "groups"), [(96, 128, 16), (32, 16, 2), (24, 9, 1), (16, 1, 16)], ids=str)
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 128, 129, 130, 400])
+@torch.inference_mode()
+def test_every_width_gives_what_the_convolution_gives(channels, kernel, groups, width):
+    plain = convolution(channels, kernel, groups)
+    x = torch.randn(3, channels, width)
+    wanted = plain(x)[:, :, :width]  # an even kernel leaves one frame too many
+    found = SpectralConvolution(plain)(x)
+    torch.testing.assert_close(found, wanted, **CLOSE)
+
+
+@torch.inference_mode()
+def test_a_loud_row_leaves_its_neighbours_alone():
+    spectral = SpectralConvolution(convolution(32, 16, 2))
+    x = torch.randn(2, 32, 100)
+    alone = spectral(x[:1])
+    x[1] *= 1e6
+    torch.testing.assert_close(spectral(x)[:1], alone, **CLOSE)
+
+
+@torch.inference_mode()
+def test_frames_far_away_do_not_come_in():
+    """A block's spectrum goes round in a circle; what comes round is cut off."""
+    spectral = SpectralConvolution(convolution(32, 16, 2))
+    x = torch.randn(1, 32, 300)
+    before = spectral(x)
+    x[:, :, 150:] = 50.0
+    torch.testing.assert_close(spectral(x)[:, :, :142], before[:, :, :142], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(torch.float32, SpectralConvolution), (torch.bfloat16, nn.Conv1d)])
+def test_only_float32_on_a_cpu_is_loaded_so(tmp_path, dtype, kind):
+    reference("wav2vec2-pre-norm-layer").wav2vec2.save_pretrained(tmp_path)
+    assert type(load_backbone(tmp_path, dtype=dtype).model.encoder.pos_conv_embed.conv) is kind
