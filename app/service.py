@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GPU_FRAMES, _GPU_ROWS = 32_000, 128  # a GPU idles at what a CPU takes in one step
 _GPU_STEP_S = 0.02
-_CPU_STRETCH = 1.25  # a row more gains a CPU nothing that padding may cost
+_CPU_STRETCH = 1.1  # a row more gains a CPU next to nothing, less than padding costs
 _LOG = logging.getLogger("tongues")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from benchmarks.grid import FEW_SEATS, PAIRS, Comparison, Plan
+from benchmarks.grid import FEW_SEATS, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
 from benchmarks.workload import Cell, Mixing, Timing, together
@@ -51,14 +52,18 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
     found = Found(plan.backbone)
     with contextlib.ExitStack() as stack:
         workers = dict(_started(plan, spec, found, stack))
+        began = time.monotonic()
         for number in range(plan.rounds):  # of all cells: those that are compared with each other lie close in time
+            hurried = number > 0 and time.monotonic() - began > plan.unhurried_s
+            if hurried:
+                log.info("%s: round %d has only what targets are judged by", plan.backbone, number)
             for comparison in plan.comparisons:
-                for name in _turned(comparison, number):
+                for name in _turned(comparison.narrowed() if hurried else comparison.systems, number):
                     if name in workers:
                         _run(workers[name], comparison.cell, number, found)
                 on_round(found)
         if plan.mixing is not None and "engine" in workers:
-            _mix(workers["engine"], plan.mixing, PAIRS * plan.rounds, found)
+            _mix(workers["engine"], plan.mixing, plan.pairs, found)
             on_round(found)
         for name, worker in workers.items():
             with contextlib.suppress(SystemUnable):
@@ -96,10 +101,10 @@ def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitS
         yield name, worker
 
 
-def _turned(comparison: Comparison, number: int) -> tuple[str, ...]:
+def _turned(systems: tuple[str, ...], number: int) -> tuple[str, ...]:
     """Another goes first in every round: a machine that slows down slows all."""
-    first = number % len(comparison.systems)
-    return comparison.systems[first:] + comparison.systems[:first]
+    first = number % max(1, len(systems))
+    return systems[first:] + systems[:first]
 
 
 def _run(worker: Worker, cell: Cell, number: int, found: Found) -> None:

@@ -35,6 +35,7 @@ _PARTS = (
     ("activations", ("gelu",)),
     ("norms", ("layer_norm", "group_norm", "rsqrt", "batch_norm")),
     ("gather of adapters", ("index_select", "index_copy", "index", "gather")),
+    ("positional convolution", ("fft_",)),
     ("best tokens", ("argmax", "aten::max", "logsumexp", "exp")),
 )
 _PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "linear")
@@ -85,6 +86,8 @@ def part_of(name: str, shapes: Sequence[Sequence[int]], narrow: set[int]) -> str
         if any(stem in name if len(stem) > 5 else bare.startswith(stem) for stem in stems):
             return part
     if bare in _PRODUCTS:
+        if bare == "bmm" and shapes[1][-1] == shapes[1][-2]:  # of spectra, within a group
+            return "positional convolution"
         widths = {shape[-1] for shape in shapes if len(shape) > 1} | {shape[-2] for shape in shapes if len(shape) > 1}
         return "adapters" if bare in ("baddbmm", "bmm") or widths & narrow else "linears of the layers"
     return "copies, sums and the rest"

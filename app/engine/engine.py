@@ -67,7 +67,7 @@ class Engine:
         self._ids = itertools.count()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._scheduler = Scheduler(config.budget)
+        self._scheduler = Scheduler(config.budget, config.lanes)
         self.no_head = "there is no language head beside the backbone, so no language can be told"
         self._stops: list[Callable[[], Awaitable[None]]] = []
 

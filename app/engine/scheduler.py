@@ -2,8 +2,9 @@
 
 The job that is due first and can be seated leads the batch; others join in the order in which they are due, whatever
 their languages, while the batch stays within its budget of padded frames, all are of the same part of the forward, and
-no row is much shorter than the longest, since padding is computed like speech. Jobs are due when they come;
-windows of long recordings a little later, so that they give way to short clips and yet wait for no more than that.
+no row is much shorter than the longest, since padding is computed like speech. Of several lanes none takes more than
+its share of what waits: one would idle beside it. Jobs are due when they come; windows of long recordings a little
+later, so that they give way to short clips and yet wait for no more than that.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Budget:
 
 
 class Scheduler:
-    """The queue of jobs."""
+    """The queue of jobs, for ``lanes`` that run a batch each."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, lanes: int = 1) -> None:
         self.budget = budget
+        self._lanes = lanes
         self._queue: dict[int, Job] = {}
 
     def __len__(self) -> int:
@@ -63,6 +65,8 @@ class Scheduler:
         asked: dict[tuple[Worn, ...], bool] = {}
         worn: set[Worn] = set()
         count = longest = shortest = 0
+        waiting = sum(job.frames * job.rows for job in self._queue.values())
+        share, taken = waiting / self._lanes, 0
         for job in sorted(self._queue.values(), key=self._due):
             high = max(longest, job.frames)
             low = min(shortest or job.frames, job.frames)
@@ -75,6 +79,8 @@ class Scheduler:
                 high * more > self.budget.max_frames or more > self.budget.max_rows or low * self.budget.stretch < high
             ):
                 continue
+            if rows and taken + job.frames * job.rows / 2 > share:  # nearer to it without
+                continue
             if rows and len(worn.union(job.worn)) > self.budget.max_adapters:
                 continue
             if job.worn not in asked:
@@ -84,6 +90,7 @@ class Scheduler:
             rows.append(job)
             worn.update(job.worn)
             count, longest, shortest = more, high, low
+            taken += job.frames * job.rows
             if count >= self.budget.max_rows:
                 break
         for job in self._remove(rows):

@@ -34,9 +34,10 @@ class BareBackbone:
         self._head = head.to(self._spec.device, self._spec.dtype)
         ways: dict[str, Forward] = {"the encoder's loop": self._by_encoder, "transformers' model": self._by_plain}
         each = layouts(self._spec.cores, on_cpu=self._spec.on_cpu)
-        self._way = list(ways)[fastest([(forward, each[-1]) for forward in ways.values()], usual())]
+        clips = [clip[: clip.size // 2] for clip in usual()]  # there is much to try
+        self._way = list(ways)[fastest([(forward, each[-1]) for forward in ways.values()], clips)]
         forward = ways[self._way]
-        self._layout = each[fastest([(forward, layout) for layout in each], usual())]
+        self._layout = each[fastest([(forward, layout) for layout in each], clips)]
         if forward == self._by_encoder:
             del self._plain
         else:

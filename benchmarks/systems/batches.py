@@ -106,8 +106,8 @@ class Batches:
 
 
 def fastest(candidates: Sequence[tuple[Forward, Layout]], clips: Sequence[np.ndarray]) -> int:
-    """The number of the candidate that gets through ``clips`` first: the better of two tries, after one that does not
-    count but for those that are far behind by then."""
+    """The number of the candidate that gets through ``clips`` first, after a try that does not count but for those that
+    are far behind by then."""
     best, chosen = float("inf"), 0
     for number, (forward, layout) in enumerate(candidates):
         if (taken := _trial_s(forward, layout, clips, best)) < best:
@@ -127,6 +127,6 @@ def _trial_s(forward: Forward, layout: Layout, clips: Sequence[np.ndarray], best
     try:
         if once() > _FAR_BEHIND * best:
             return float("inf")
-        return min(once(), once())
+        return once()
     finally:
         batches.stop()

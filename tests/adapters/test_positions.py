@@ -18,7 +18,9 @@ def convolution(channels: int, kernel: int, groups: int) -> nn.Conv1d:
     return nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=groups)
 
 
-@pytest.mark.parametrize(("channels", "kernel", "groups"), [(96, 128, 16), (32, 16, 2), (24, 9, 1), (16, 1, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("channels", "kernel", "groups"), [(96, 128, 16), (32, 16, 2), (24, 9, 1), (16, 1, 16)], ids=str
+)
 @pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 128, 129, 130, 400])
 @torch.inference_mode()
 def test_every_width_gives_what_the_convolution_gives(channels, kernel, groups, width):

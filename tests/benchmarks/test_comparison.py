@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.comparison import compare
-from benchmarks.grid import ALL, FEW_SEATS, PAIRS, TARGETED, Comparison, Plan, default_plans, full_plans
+from benchmarks.grid import ALL, FEW_SEATS, TARGETED, Comparison, Plan, default_plans, full_plans
 from benchmarks.systems import SystemUnable
 from benchmarks.worker import Worker
 from benchmarks.workload import Cell
@@ -19,12 +19,12 @@ CELL = Cell("1-2 s", 3, "uniform", 2, 4)
 def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     beyond = replace(CELL, adapters=9)  # languages that nobody published
     plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare")), Comparison(beyond, ("engine",))), rounds=2)
-    plan = replace(plan, mixing=replace(CELL, requests=2))
+    plan = replace(plan, mixing=replace(CELL, requests=2), pairs=4)
     told: list[int] = []
     found = compare(plan, spec, on_round=lambda found: told.append(len(found.runs)))
     assert [(run.system, run.round) for run in found.runs] == [("engine", 0), ("bare", 0), ("bare", 1), ("engine", 1)]
     assert told == [2, 2, 4, 4, 4]
-    assert len(found.mixing) == 2 * PAIRS
+    assert len(found.mixing) == 4
     assert all(one.mixed.rtfx > 0 and one.identical.rtfx > 0 for one in found.mixing)
     assert all(run.timing.rtfx > 0 and 0 < run.timing.p50_s <= run.timing.p95_s for run in found.runs)
     (where,) = found.unable
@@ -32,6 +32,19 @@ def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     assert "IndexError" in found.unable[where]
     assert found.footprints["engine"].host_peak >= 10 << 20
     assert found.facts["bare"]["chose"]
+
+
+def test_a_slow_machine_repeats_only_what_targets_are_judged_by(spec):
+    other = replace(CELL, popularity="identical")
+    plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare"), targeted=True), Comparison(other, ("bare",))))
+    plan = replace(plan, rounds=2, unhurried_s=0)
+    ran = [(run.system, run.cell.popularity, run.round) for run in compare(plan, spec).runs]
+    assert ran == [
+        ("engine", "uniform", 0), ("bare", "uniform", 0), ("bare", "identical", 0), ("bare", "uniform", 1),
+        ("engine", "uniform", 1),
+    ]  # fmt: skip
+    hurried = default_plans()[0].comparisons[0].narrowed()
+    assert set(hurried) == set(TARGETED)
 
 
 def test_a_model_that_is_not_there_is_a_reason(spec, tmp_path):

@@ -11,6 +11,9 @@ from benchmarks.profile import part_of, profile_steps, table
     [
         ("aten::mkldnn_convolution", [[1, 512, 900], [512, 512, 3]], "front end"),
         ("aten::mkldnn_convolution", [[1, 768, 249], [768, 48, 128]], "positional convolution"),
+        ("aten::_fft_r2c", [[1, 768, 2, 256]], "positional convolution"),
+        ("aten::bmm", [[2064, 2, 48], [2064, 48, 48]], "positional convolution"),
+        ("aten::bmm", [[8, 249, 768], [8, 768, 256]], "adapters"),
         ("aten::addmm", [[768], [249, 768], [768, 3072]], "linears of the layers"),
         ("aten::addmm", [[256], [249, 768], [768, 256]], "adapters"),
         ("aten::addmm", [[768], [249, 256], [256, 768]], "adapters"),

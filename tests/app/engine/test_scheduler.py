@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,30 @@ def test_rows_far_shorter_than_the_leader_wait_for_their_own_batch():
         scheduler.add(job(number, frames), now=0)
     assert [j.frames for j in batch_of(scheduler, always).jobs] == [400, 300]
     assert [j.frames for j in batch_of(scheduler, always).jobs] == [50, 60]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "waiting", "taken"),
+    [
+        (1, [100] * 4, [4]),
+        (2, [100] * 2, [1, 1]),
+        (2, [100] * 4, [2, 1, 1]),
+        (2, [100, 98, 95, 90], [2, 1, 1]),
+        (4, [100] * 4, [1] * 4),
+        (2, [100] * 3, [2, 1]),
+        (2, [100] * 30, [8, 8, 7, 4, 2, 1]),  # the budget, as long as there is more than that for each
+        (2, [900, 100], [1, 1]),
+    ],
+    ids=str,
+)
+def test_no_lane_takes_more_than_its_share(lanes, waiting, taken):
+    scheduler = Scheduler(BUDGET, lanes)
+    for number, frames in enumerate(waiting):
+        scheduler.add(job(number, frames), now=0)
+    ran = []
+    while (batch := scheduler.next_batch(0, always)) is not None:
+        ran.append(batch.rows)
+    assert ran == taken
 
 
 def test_a_job_over_the_budget_runs_alone():
@@ -119,9 +144,10 @@ def test_parts_of_forwards_run_apart_and_a_trunk_is_a_row_that_wears_nothing():
         max_size=60,
     ),
     st.sets(st.sampled_from("abcdefgh")),
+    st.integers(1, 4),
 )
-def test_every_job_runs_once_within_the_budget(traffic, seated):
-    scheduler = Scheduler(BUDGET)
+def test_every_job_runs_once_within_the_budget(traffic, seated, lanes):
+    scheduler = Scheduler(BUDGET, lanes)
     for number, (frames, languages, part) in enumerate(traffic):
         scheduler.add(job(number, frames, "".join(languages), part=part if languages else "trunk"), now=number)
     ran: list[int] = []
