@@ -51,8 +51,8 @@ class SpectralConvolution(nn.Module):
         rows = spectra.view(batch, groups, inside, count, -1).permute(4, 1, 0, 3, 2).reshape(-1, batch * count, inside)
         product = torch.bmm(rows, self._spectrum)  # (W * G, B * N, O)
         product = product.view(-1, groups, batch, count, inside).permute(2, 1, 4, 3, 0)  # (B, G, O, N, W)
-        y = torch.fft.irfft(product, n=block)[..., :step]
-        return y.reshape(batch, channels, count * step)[:, :, :width] + self.bias[:, None]
+        y: Tensor = torch.fft.irfft(product, n=block)[..., :step].reshape(batch, channels, count * step)
+        return y[:, :, :width] + self.bias[:, None]
 
 
 def convolve_by_spectrum(encoder: Encoder) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from adapters.backbone import load_backbone
 from adapters.positions import SpectralConvolution
 from tests.builders import reference
 
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CLOSE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def convolution(channels: int, kernel: int, groups: int) -> nn.Conv1d:
