@@ -57,13 +57,15 @@ def load_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     quantise: Quantise = "none",
+    serving: bool = True,
 ) -> Encoder:
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
-    The weight norm of the positional convolution is folded into its weight, in float32 on a CPU the convolution is a
-    product of spectra (:mod:`adapters.positions`), and q, k and v of a layer are one matrix product: the same output
-    for less work. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
-    (:mod:`adapters.quantised`).
+    The weight norm of the positional convolution is folded into its weight, and q, k and v of a layer are one matrix
+    product: the same output for less work. So is the product of spectra that the convolution is in float32 on a CPU
+    (:mod:`adapters.positions`), but where it is not for ``serving``: it runs neither on another device than it was
+    loaded on nor in another dtype, nor under autocast. ``quantise="int8"``: the layers' linears in int8, on a CPU in
+    float32 only (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
     """
@@ -75,7 +77,7 @@ def load_backbone(
     fold_weight_norm(encoder)
     fuse_attention(encoder)
     _fill(encoder.model, folder, torch.device(device), dtype)
-    if torch.device(device).type == "cpu" and dtype == torch.float32:
+    if serving and torch.device(device).type == "cpu" and dtype == torch.float32:
         convolve_by_spectrum(encoder)
     if quantise == "int8":
         quantise_linears(encoder)

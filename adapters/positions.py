@@ -32,10 +32,11 @@ class SpectralConvolution(nn.Module):
         self._block = 2 * self._kernel
         """Frames of a block. Larger ones waste less on their overlap, and more on short clips."""
         weight = convolution.weight.detach()
-        spectrum = torch.fft.rfft(weight, n=self._block).conj()  # (C, I, W), a correlation's
-        spectrum = spectrum.view(self._groups, inside, inside, -1).permute(3, 0, 2, 1)  # (W, G, I, O)
+        spectrum = weight.new_empty(self._kernel + 1, self._groups, inside, inside, dtype=torch.complex64)  # W, G, I, O
+        for group, some in enumerate(torch.split(weight, inside)):  # in turn: of a large backbone's this is a lot of memory
+            spectrum[:, group] = torch.fft.rfft(some, n=self._block).conj().permute(2, 1, 0)  # a correlation's
         self._spectrum: Tensor
-        self.register_buffer("_spectrum", spectrum.reshape(-1, inside, inside).contiguous(), persistent=False)
+        self.register_buffer("_spectrum", spectrum.view(-1, inside, inside), persistent=False)
         self.bias: Tensor
         assert convolution.bias is not None
         self.register_buffer("bias", convolution.bias.detach(), persistent=False)

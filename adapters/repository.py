@@ -6,6 +6,7 @@ proxies mean here what they mean everywhere. A repository stays at the commit th
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -170,6 +171,8 @@ class HubRepository:
         return isinstance(try_to_load_from_cache(self.id, file, revision=self.commit), str)
 
     def fetch(self, file: str) -> Path:
+        if not self.offline and not self.here(file):
+            log.info("fetching %s of %s", file, self.name)
         try:
             found = hf_hub_download(
                 self.id, file, revision=self.commit, local_files_only=self.offline, tqdm_class=_Logged
@@ -183,6 +186,9 @@ class HubRepository:
             self.fetch(file).resolve().unlink(missing_ok=True)
 
     def fetch_all(self, files: Collection[str]) -> Path:
+        if not self.offline and not all(map(self.here, files)):
+            size = sum(self.files[file].size_bytes for file in files if file in self.files)
+            log.info("fetching %s from %s: %.1f MB", self.name, constants.ENDPOINT, size / 1e6)
         try:
             return Path(
                 snapshot_download(
@@ -263,17 +269,18 @@ def _said(error: Exception) -> str:
 
 
 class _Logged(tqdm):
-    """A download's progress in the log, a line for each tenth."""
+    """A download's progress in the log, a line for each tenth; of a snapshot's bars that of the bytes that came."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "disable": False})  # type: ignore[no-untyped-call]
+        super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})  # type: ignore[no-untyped-call]
+        self._told = self.unit == "B" and not str(self.desc).startswith("Reconstructing")
         self._said = 0.0
 
     def update(self, n: float | None = 1) -> bool | None:
         shown: bool | None = super().update(n)
-        if self.total and self.unit == "B" and self.n >= (self._said + _EACH_SHARE) * self.total:
+        if self._told and self.total and self.n >= (self._said + _EACH_SHARE) * self.total:
             self._said = self.n / self.total
-            log.info("%s: %.0f of %.0f MB", self.desc or "download", self.n / 1e6, self.total / 1e6)
+            log.info("fetched %.1f of %.1f MB", self.n / 1e6, self.total / 1e6)
         return shown
 
     def display(self, *args: Any, **options: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import tempfile
 import threading
@@ -76,7 +77,7 @@ def measure(size: str, folder: Path, given: argparse.Namespace) -> Figures:
         began = time.perf_counter()
         encoder = load_backbone(folder)
         load_s = time.perf_counter() - began
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
+    parameters = sum(math.prod(shape) for shape in _shapes(size).values())
     config = mms_config(_WIDTH, _TOKENS, encoder.size)
     bank, seats, seconds = Bank(encoder.size, given.languages), [], []
     tensors = {name: torch.randn(shape) * 0.02 for name, shape in expected_shapes(config, encoder.size).items()}
@@ -100,10 +101,10 @@ def measure(size: str, folder: Path, given: argparse.Namespace) -> Figures:
                 one_s.append(times["one"])
     return Figures(
         size=size,
-        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        parameters=parameters,
         load_s=round(load_s, 2),
         fingerprint_s=round(told_s, 2),
-        peak_over_weights=round(peak[0] / weights, 3),
+        peak_over_weights=round(peak[0] / (parameters * torch.float32.itemsize), 3),
         seat_ms_p50=round(percentile(seconds, 50), 2),
         seat_ms_p95=round(percentile(seconds, 95), 2),
         mixed_over_one=tuple(ratios),
@@ -128,13 +129,16 @@ def _peak() -> Iterator[list[int]]:
 
 
 def _write_random(folder: Path, size: str) -> None:
+    find_architecture(size).save_pretrained(folder)
+    save_file({name: torch.randn(shape) * 0.02 for name, shape in _shapes(size).items()}, folder / "model.safetensors")
+
+
+def _shapes(size: str) -> dict[str, torch.Size]:
     from transformers import Wav2Vec2Model
 
-    config = find_architecture(size)
-    config.save_pretrained(folder)
     with torch.device("meta"):
-        names = {name: tensor.shape for name, tensor in Wav2Vec2Model(config).state_dict().items()}  # type: ignore[arg-type]
-    save_file({name: torch.randn(shape) * 0.02 for name, shape in names.items()}, folder / "model.safetensors")
+        state = Wav2Vec2Model(find_architecture(size)).state_dict()  # type: ignore[arg-type]
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 if __name__ == "__main__":

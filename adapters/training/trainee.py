@@ -31,7 +31,7 @@ class Trainee(nn.Module):
         :class:`~adapters.errors.DataError` where it has fewer layers than are to be trained."""
         super().__init__()
         full = config.method == "full"
-        self.encoder = Encoder(load_model(backbone)).eval() if full else load_backbone(backbone)
+        self.encoder = Encoder(load_model(backbone)).eval() if full else load_backbone(backbone, serving=False)
         self.encoder.requires_grad_(False).to(device)
         count = self.encoder.layer_count
         chosen = _layers(config, count)

@@ -44,6 +44,7 @@ def serve_command(
             log_level=log_level,
         )
     logging.basicConfig(level=settings.log_level.upper(), format=_FORMAT)
+    logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.getLogger().level))  # a line a file of a hub
     for name in Settings.unknown():
         logging.getLogger("tongues").warning("%s is no setting: nothing reads it", name)
     raise typer.Exit(serve(settings))

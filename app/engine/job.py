@@ -49,6 +49,11 @@ class Job:
         """Rows that it takes in a batch."""
         return max(1, len(self.worn))
 
+    @property
+    def size(self) -> int:
+        """Frames of all its rows."""
+        return self.rows * self.frames
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.engine.job import Batch, Job, Worn
+from app.engine.job import Batch, Job, Part, Worn
 
 Seatable = Callable[[tuple[Worn, ...]], bool]
 
@@ -64,38 +64,44 @@ class Scheduler:
         rows: list[Job] = []
         asked: dict[tuple[Worn, ...], bool] = {}
         worn: set[Worn] = set()
-        count = longest = shortest = 0
-        waiting = sum(job.frames * job.rows for job in self._queue.values())
-        share, taken = waiting / self._lanes, 0
-        for job in sorted(self._queue.values(), key=self._due):
+        count = longest = shortest = taken = 0
+        queued = [job for job in sorted(self._queue.values(), key=self._due) if long or not job.long]
+        share = 0.0
+        for job in queued:
             high = max(longest, job.frames)
             low = min(shortest or job.frames, job.frames)
             more = count + job.rows
-            if job.long and not long:
-                continue
             if rows and job.part != rows[0].part:
                 continue
             if rows and (
                 high * more > self.budget.max_frames or more > self.budget.max_rows or low * self.budget.stretch < high
             ):
                 continue
-            if rows and taken + job.frames * job.rows / 2 > share:  # nearer to it without
+            if rows and taken + job.size / 2 > share:  # nearer to it without
                 continue
             if rows and len(worn.union(job.worn)) > self.budget.max_adapters:
                 continue
             if job.worn not in asked:
                 asked[job.worn] = seatable(job.worn)
+                if rows and not asked[job.worn]:
+                    share = self._share(queued, rows[0].part, asked)
             if not asked[job.worn]:
                 continue
+            if not rows:
+                share = self._share(queued, job.part, asked)
             rows.append(job)
             worn.update(job.worn)
             count, longest, shortest = more, high, low
-            taken += job.frames * job.rows
+            taken += job.size
             if count >= self.budget.max_rows:
                 break
         for job in self._remove(rows):
             job.times_s["batched"] = now
         return Batch(tuple(rows)) if rows else None
+
+    def _share(self, queued: list[Job], part: Part, asked: dict[tuple[Worn, ...], bool]) -> float:
+        """Frames: a lane's share of what can run now, as far as is known."""
+        return sum(job.size for job in queued if job.part == part and asked.get(job.worn, True)) / self._lanes
 
     def _due(self, job: Job) -> tuple[float, int]:
         return job.times_s["queued"] + (self.budget.long_waits_s if job.long else 0.0), job.id

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from adapters.backbone import load_backbone
+from adapters.frontend import pad
 from adapters.positions import SpectralConvolution
-from tests.builders import reference
+from adapters.training.train_config import TrainConfig
+from adapters.training.trainee import Trainee
+from tests.builders import clip, reference
 
 CLOSE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -52,7 +55,29 @@ def test_frames_far_away_do_not_come_in():
     torch.testing.assert_close(spectral(x)[:, :, :142], before[:, :, :142], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [(torch.float32, SpectralConvolution), (torch.bfloat16, nn.Conv1d)])
-def test_only_float32_on_a_cpu_is_loaded_so(tmp_path, dtype, kind):
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({}, SpectralConvolution), ({"dtype": torch.bfloat16}, nn.Conv1d), ({"serving": False}, nn.Conv1d)],
+    ids=str,
+)
+def test_only_float32_on_a_cpu_that_serves_is_loaded_so(tmp_path, options, kind):
     reference("wav2vec2-pre-norm-layer").wav2vec2.save_pretrained(tmp_path)
-    assert type(load_backbone(tmp_path, dtype=dtype).model.encoder.pos_conv_embed.conv) is kind
+    assert type(load_backbone(tmp_path, **options).model.encoder.pos_conv_embed.conv) is kind
+
+
+def test_what_trains_runs_under_autocast(tmp_path):
+    """As on a GPU, and on a CPU with AMX; no spectrum is in bfloat16."""
+    reference("wav2vec2-pre-norm-layer").wav2vec2.save_pretrained(tmp_path)
+    trainee = Trainee(tmp_path, TrainConfig(size=4), vocab_size=5, device="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        frames = trainee.encoder.trunk(pad([clip(0.5)]), trainee.layer)
+        assert torch.isfinite(trainee(frames)).all()
+    assert trainee.counts["percent"] == round(100 * trainee.counts["parameters"] / everything(trainee), 3)
+
+
+def everything(trainee: Trainee) -> int:
+    """Parameters of the model and of what it wears; the weight norm is folded."""
+    whole = {name: p.numel() for name, p in reference("wav2vec2-pre-norm-layer").wav2vec2.named_parameters()}
+    apart = sum(count for name, count in whole.items() if name.endswith(("original0", "masked_spec_embed")))
+    kept: int = sum(whole.values()) - apart
+    return kept + int(trainee.counts["parameters"])

@@ -20,6 +20,8 @@ import pytest
 
 from tests.app.live import wait_until
 from tests.app.recordings import long_silence, tone, wav
+from tests.hub import Hub
+from tests.mms import LANGUAGES, make_mms
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -91,6 +93,42 @@ def test_ten_minutes_cost_little_memory(served: tuple[int, httpx.Client]) -> Non
     assert (told["duration_s"], told["truncated"]) == (600.0, False)
     assert len(told["text"]) > 600
     assert resident_mib(process_id, "VmHWM") - before < 60  # the upload lies on disk
+
+
+def test_a_checkpoint_of_the_hub_is_fetched_once_and_served_without_it(hub: Hub, tmp_path: Path) -> None:
+    make_mms(tmp_path / "repo")
+    hub.repos["meta/mms-tiny"] = tmp_path / "repo"
+    speech = (ROOT / "examples/fr.ogg").read_bytes()
+    port, ours = free_port(), {"HF_HOME": str(tmp_path / "cache"), "TONGUES_MODELS": str(tmp_path / "mine")}
+    texts = []
+    for number, (arguments, environment) in enumerate(
+        [
+            (["--backbone", "meta/mms-tiny"], {}),
+            ([], {"TONGUES_BACKBONE": "meta/mms-tiny", "HF_HUB_OFFLINE": "1"}),
+        ]
+    ):
+        log = tmp_path / f"log{number}"
+        hub.away = number > 0
+        with (
+            process(log, *arguments, "--port", str(port), **ours, **environment) as running,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http,
+        ):
+            wait_until(lambda: is_ready(http) or running.poll() is not None)
+            assert running.poll() is None, log.read_text()
+            assert http.get("/health/ready").json()["backbone"] == f"meta/mms-tiny@{hub.commit('meta/mms-tiny')[:12]}"
+            names = {told["name"] for told in http.get("/adapters").json()["adapters"]}
+            assert names == (set(LANGUAGES) if number == 0 else {"fra"}), "without a hub, what was fetched before"
+            answer = http.post("/transcribe?lang=fr", content=speech)
+            assert answer.status_code == 200
+            texts.append(answer.json()["text"])
+        told = log.read_text()
+        assert len(re.findall("tongues.hub fetching meta/mms-tiny@.* from http.*: 0.5 MB", told)) == (number == 0)
+        assert len(re.findall("tongues.hub fetched 0.5 of 0.5 MB", told)) == (number == 0)
+        assert "Traceback" not in told
+        assert "\n\n" not in told
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 10
+    assert hub.asked["model.safetensors"] == hub.asked["adapter.fra.safetensors"] == 1
 
 
 def test_told_to_stop_it_finishes_what_it_took(model_folder: Path, tmp_path: Path) -> None:

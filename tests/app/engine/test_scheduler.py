@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +73,17 @@ def test_no_lane_takes_more_than_its_share(lanes, waiting, taken):
     while (batch := scheduler.next_batch(0, always)) is not None:
         ran.append(batch.rows)
     assert ran == taken
+
+
+def test_what_cannot_run_is_nobodys_share():
+    scheduler = Scheduler(BUDGET, lanes=2)
+    for number, language in enumerate("eeeeffff"):
+        scheduler.add(job(number, 100, language), now=0)
+    scheduler.add(replace(job(8, 400, "f"), long=True), now=0)
+    scheduler.add(job(9, 400, "f", part="top"), now=0)
+    batch = scheduler.next_batch(0, lambda want: want[0].name == "f", long=False)
+    assert batch is not None
+    assert (batch.part, batch.rows) == ("whole", 2)
 
 
 def test_a_job_over_the_budget_runs_alone():
