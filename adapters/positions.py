@@ -33,7 +33,7 @@ class SpectralConvolution(nn.Module):
         """Frames of a block. Larger ones waste less on their overlap, and more on short clips."""
         weight = convolution.weight.detach()
         spectrum = weight.new_empty(self._kernel + 1, self._groups, inside, inside, dtype=torch.complex64)  # W, G, I, O
-        for group, some in enumerate(torch.split(weight, inside)):  # in turn: of a large backbone's this is a lot of memory
+        for group, some in enumerate(torch.split(weight, inside)):  # in turn: all would be a lot of memory
             spectrum[:, group] = torch.fft.rfft(some, n=self._block).conj().permute(2, 1, 0)  # a correlation's
         self._spectrum: Tensor
         self.register_buffer("_spectrum", spectrum.view(-1, inside, inside), persistent=False)
