@@ -43,7 +43,7 @@ class Plan:
     rounds: int = 3
     unhurried_s: float = math.inf
     mixing: Cell | None = None
-    pairs: int = 3
+    pairs: int = 2
 
     @property
     def adapters(self) -> int:
