@@ -21,8 +21,8 @@ class SpectralConvolution(nn.Module):
     """``convolution`` with its weight held as a spectrum, of twice the weight's bytes.
 
     Semantics: x (B, C, T) float32 -> (B, C, T), the first T frames of what ``convolution`` makes of it, each row by
-    itself, within a few units of float32's last place. ``convolution`` has stride 1, padding of half its kernel, and as
-    many channels out as in.
+    itself, within a few units of float32's last place of the loudest frame in the same block: next to it a faint frame
+    is coarser than that. ``convolution`` has stride 1, padding of half its kernel, and as many channels out as in.
     """
 
     def __init__(self, convolution: nn.Conv1d) -> None:
@@ -33,7 +33,9 @@ class SpectralConvolution(nn.Module):
         """Frames of a block. Larger ones waste less on their overlap, and more on short clips."""
         weight = convolution.weight.detach()
         spectrum = weight.new_empty(self._kernel + 1, self._groups, inside, inside, dtype=torch.complex64)  # W, G, I, O
-        for group, some in enumerate(torch.split(weight, inside)):  # in turn: of a large backbone's this is a lot of memory
+        for group, some in enumerate(
+            torch.split(weight, inside)
+        ):  # in turn: of a large backbone's this is a lot of memory
             spectrum[:, group] = torch.fft.rfft(some, n=self._block).conj().permute(2, 1, 0)  # a correlation's
         self._spectrum: Tensor
         self.register_buffer("_spectrum", spectrum.view(-1, inside, inside), persistent=False)
