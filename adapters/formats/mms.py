@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from adapters.loaded import LoadedAdapter
 
 FILE = re.compile(r"adapter\.(?P<language>[A-Za-z0-9_.-]+)\.safetensors")
-_INSIDE = re.compile(r"(?:\w+\.)?encoder\.layers\.(\d+)\.adapter_layer\.((?:norm|linear_1|linear_2)\.(?:weight|bias))")
+_INSIDE = re.compile(
+    r"(?:\w+\.)?encoder\.layers\.(\d{1,4})\.adapter_layer\.((?:norm|linear_1|linear_2)\.(?:weight|bias))"
+)
 _SCRIPTS = {
     "arabic": "Arab", "bengali": "Beng", "burmese": "Mymr", "cyrillic": "Cyrl", "devanagari": "Deva",
     "gujarati": "Gujr", "gurmukhi": "Guru", "hebrew": "Hebr", "kannada": "Knda", "khmer": "Khmr", "lao": "Laoo",
@@ -142,7 +144,12 @@ def write_mms(
         raise AdapterFormatError(name, f"it is {config.size} wide, and adapter_attn_dim is {width}: {right}")
     with writing_into(folder):
         spoken = _spoken(name, folder / VOCAB)
-        spoken[code] = json.loads(loaded.vocab.to_json())
+        mine = json.loads(loaded.vocab.to_json())
+        alone = not (folder / weights[0]).exists()
+        if alone and spoken.get(code, mine) != mine and not force:
+            right = "choose another folder or --code, or replace them with --force"
+            raise AdapterFormatError(name, f"{folder / VOCAB} has other tokens for {code!r} already: {right}")
+        spoken[code] = mine
         theirs = {ours: theirs for theirs, ours in _HEAD.items()}
         prefix = f"{backbone.model_type}.encoder."
         tensors = {theirs.get(key) or _their_name(prefix, key): tensor for key, tensor in loaded.tensors.items()}

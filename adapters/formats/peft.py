@@ -33,7 +33,7 @@ PREFIX = "base_model.model."
 HEAD = {f"{PREFIX}lm_head.{part}": f"head.{part}" for part in ("weight", "bias")}
 _WITHIN = "attention.(?:q_proj|k_proj|v_proj|out_proj)|feed_forward.(?:intermediate_dense|output_dense)"
 _LORA = re.compile(
-    rf"base_model\.model\.((wav2vec2|hubert)\.encoder\.layers\.(\d+)\.({_WITHIN}))\.lora_(A\.weight|B\.weight|B\.bias)"
+    rf"base_model\.model\.((wav2vec2|hubert)\.encoder\.layers\.(\d{{1,4}})\.({_WITHIN}))\.lora_(A\.weight|B\.weight|B\.bias)"
 )
 _MODULE = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?:lora_\w+|weight$|bias$|base_layer).*")
 _LONGEST_NAME = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ TOKENIZER, ADDED, SPECIAL = "tokenizer_config.json", "added_tokens.json", "speci
 _CONFIG = "config.json"
 _KINDS = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
 _SILENT_DELIMITER = "<|>"
+_MOST_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Tokenizer:
         text that this tokenizer makes. Raises :class:`~adapters.errors.DataError` where it cannot."""
         blank = self._blank(tokens)
         found = [self._named(token, number, number == blank) for number, token in enumerate(tokens)]
-        if twice := {name for name in found if found.count(name) > 1}:
+        if twice := {name for name, count in Counter(found).items() if count > 1}:
             both = " and ".join(repr(token) for token, name in zip(tokens, found, strict=True) if name in twice)
             raise DataError(f"{both} make the same text by tokenizer_config.json (do_lower_case, delimiters)")
         return tuple(found)
@@ -110,5 +112,5 @@ def _added(name: str, folder: Path, told: Mapping[str, Any]) -> dict[str, int]:
     return {
         one["content"]: int(i)
         for i, one in found
-        if i.isdecimal() and isinstance(one, dict) and isinstance(one.get("content"), str)
+        if i.isdecimal() and len(i) < _MOST_DIGITS and isinstance(one, dict) and isinstance(one.get("content"), str)
     }

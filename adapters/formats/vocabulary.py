@@ -23,6 +23,8 @@ def read_vocabulary(name: str, path: Path, rows: int, language: str | None = Non
     ``tokenizer_config.json``) fill it up; special ones that the head has no row for are left out.
     Raises :class:`~adapters.errors.AdapterFormatError`.
     """
+    if rows > _MOST_TOKENS:
+        raise AdapterFormatError(name, f"the head has {rows} rows; {_MOST_TOKENS} are the most")
     tokenizer = Tokenizer.read(name, path.parent)
     tokens = _checked(name, part_of(name, read_json(name, path), language))
     missing = set(range(rows)) - set(tokens.values())

@@ -154,6 +154,18 @@ def test_a_language_is_replaced_where_that_is_said(tmp_path, monkeypatch):
     assert {code: len(part) for code, part in spoken.items()} == {"deu": 30, "fra": 30}
 
 
+def test_tokens_of_another_adapter_are_not_replaced_unasked(tmp_path):
+    """A checkpoint of MMS comes with the tokens of all its languages, and maybe with few of their adapters."""
+    encoder = encoder_of(reference(KIND))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 24))
+    (tmp_path / "vocab.json").write_text(json.dumps({"deu": {"<pad>": 0, "ß": 1}}))
+    with pytest.raises(AdapterFormatError, match=r"has other tokens for 'deu' already: .*--force"):
+        write_mms(adapter, tmp_path, "deu", encoder.config)
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {"deu": {"<pad>": 0, "ß": 1}}
+    write_mms(adapter, tmp_path, "deu", encoder.config, force=True)
+    assert len(json.loads((tmp_path / "vocab.json").read_text())["deu"]) == 24
+
+
 def _full(path: Path, content: bytes) -> None:
     raise OSError("full")
 

@@ -173,6 +173,16 @@ REFUSED_TENSORS: dict[str, tuple[dict[str, Any], type[TonguesError], str]] = {
         AdapterMismatch,
         r"head.weight is of shape \(24, 32\)",
     ),
+    "a head of no width and of no end": (
+        {"base_model.model.lm_head.weight": torch.ones(100_000, 0)},
+        AdapterFormatError,
+        "the head has 100000 rows; 65536 are the most",
+    ),
+    "a layer that is no number": (
+        {f"{Q.replace('.0.', '.' + '9' * 5000 + '.')}.lora_A.weight": torch.zeros(4, 48)},
+        AdapterFormatError,
+        "and of such modules|LoRA at ",
+    ),
     "a head that is none": (
         {"base_model.model.lm_head.weight": torch.ones(24)},
         AdapterMismatch,
