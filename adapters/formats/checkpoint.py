@@ -47,7 +47,8 @@ class Checkpoint:
         given, models = shlex.quote(str(self.folder)), shlex.quote(f"models/{name}")
         lang = shlex.quote(self.language or "LANG")
         return (
-            f"serve it as a model of its own: mkdir -p {models} && cp -r {given} {models}/backbone && "
+            f"serve it as a model of its own (with the same --audio, if any): "
+            f"mkdir -p {models} && cp -r {given} {models}/backbone && "
             f"TONGUES_BACKBONE= TONGUES_ADAPTERS= tongues adapters extract {given} --name {shlex.quote(name)} "
             f"--lang {lang} --models {models}"
         )

@@ -31,13 +31,13 @@ REFUSED: dict[str, tuple[str, tuple[Change, ...], str]] = {
         PRE,
         (full_rank,),
         r"at rank 6, the highest that is allowed, \d+\.\d\d% of frames agree and logits are off by \d+\.\d\d% "
-        r"\(99% and 2% are wanted\): serve it as a model of its own: .*; or allow a higher rank$",
+        r"\(99% and 2% are wanted\): serve it as a model of its own .*: .*; or allow a higher rank$",
     ),
     "a changed front end": (
         PRE,
         (front_end, low_rank(1)),
         r"differs in feature_projection.projection.weight by 10.00%, feature_extractor.conv_layers.1.conv.weight by "
-        r"1.00%, which no adapter changes .*; without that at rank 6, .*: serve it as a model of its own: .*de$",
+        r"1.00%, which no adapter changes .*; without that at rank 6, .*: serve it as a model of its own .*: .*de$",
     ),
     "changed positions": (PRE, (positions,), r"differs in encoder.pos_conv_embed.conv.weight by 20.00%, which no"),
     "the norm below post-norm layers": (

@@ -100,7 +100,7 @@ def test_a_changed_front_end(tmp_path: Path, audio: Path, monkeypatch: pytest.Mo
     assert result.exit_code == 1
     assert "checkpoint differs in feature_projection.projection.weight by 10.00%" in result.stderr
     told = result.stderr.splitlines()[-1]
-    recipe = told.partition("serve it as a model of its own: ")[2]
+    recipe = told.partition("serve it as a model of its own (with the same --audio, if any): ")[2]
     made, copied, extracted = recipe.split(" && ")
     for command in (made, copied):
         subprocess.run(shlex.split(command), check=True)
