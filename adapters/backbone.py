@@ -173,18 +173,27 @@ def read_config(folder: Path) -> BackboneConfig:
         raise BackboneError(f"{path}: not a configuration of {kind}: {error}") from error
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
+    if getattr(config, "add_adapter", False):
+        said = "add_adapter is set: convolutions above the layers, which the encoder does not run"
+        raise BackboneError(f"{path}: {said}; a checkpoint without them can be served")
     return config
 
 
 def read_normalised(folder: Path) -> bool:
-    """Whether the checkpoint wants each window at zero mean and unit variance (``do_normalize``; yes by default)."""
-    path = folder / "preprocessor_config.json"
-    if not path.exists():
-        return True
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("do_normalize", True))
-    except (OSError, ValueError, AttributeError) as error:
-        raise BackboneError(f"{path}: not a preprocessor configuration: {error}") from error
+    """Whether the checkpoint wants each window at zero mean and unit variance (``do_normalize``; yes by default), as
+    ``processor_config.json`` says it, or ``preprocessor_config.json``."""
+    for file, part in (("processor_config.json", "feature_extractor"), ("preprocessor_config.json", None)):
+        path = folder / file
+        if not path.exists():
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if part is not None and part not in found:
+                continue
+            return bool((found if part is None else found[part]).get("do_normalize", True))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BackboneError(f"{path}: not a preprocessor configuration: {error}") from error
+    return True
 
 
 def fold_weight_norm(encoder: Encoder) -> None:

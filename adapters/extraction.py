@@ -32,14 +32,14 @@ FRAMES_AGREEING = 0.99
 LOGIT_ERROR = 0.02
 LEAST_FRAMES = 400
 LARGEST_SHARE = 0.1
-_OWN_MODEL = "serve it as a model of its own"
 _LEAST_SCALE = 1e-5
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Of an adapter with the checkpoint that it came from: the share of ``frames`` whose best token is the same, and
-    the mean |difference| of logits over the mean |logit|."""
+    the mean |difference| of logits over the mean |logit|. Only frames count in which either says something: the best
+    token of most others is the blank, whatever the adapter is."""
 
     frames: float
     logit_error: float
@@ -87,15 +87,14 @@ def extract(
     _check_structure(name, checkpoint, encoder, normalised)
     found = difference(encoder, checkpoint.encoder, max(rounding, checkpoint.rounding))
     if found.fixed:
-        which = "no adapter changes the front end, the positions or the norm below the layers"
-        raise AdapterMismatch(name, f"the checkpoint differs in {told(found.fixed)}, and {which}: {_OWN_MODEL}")
+        announce(f"left as the backbone has them, since no adapter changes them: {told(found.fixed)}")
     head = _head(name, checkpoint, encoder, found)
     measure = _Measure(checkpoint, encoder, clips, _lowest(found, encoder))
     if not found.sites:
         adapter = _adapter(checkpoint, found, 0, {}, head)
         agreement = measure(adapter)
         if not agreement.enough:
-            raise AdapterMismatch(name, f"with all that differs {_said(agreement)}: {_OWN_MODEL}")
+            raise AdapterMismatch(name, f"{_without(found)}{_said(agreement)}: {checkpoint.own_model(name)}")
         return Extracted(adapter, agreement)
     limit = rank_limit or usual_rank_limit(found, encoder, checkpoint.vocab.size)
     limit = min(limit, encoder.hidden_size, encoder.size.feed_forward)
@@ -110,8 +109,9 @@ def extract(
 
     best = at(limit)
     if not best.agreement.enough:
-        right = f"{_OWN_MODEL}, or allow a higher rank"
-        raise AdapterMismatch(name, f"at rank {limit}, the highest that is allowed, {_said(best.agreement)}: {right}")
+        right = checkpoint.own_model(name) + ("" if found.fixed else "; or allow a higher rank")
+        tried = f"{_without(found)}at rank {limit}, the highest that is allowed, {_said(best.agreement)}"
+        raise AdapterMismatch(name, f"{tried}: {right}")
     return _smallest(at, best, limit)
 
 
@@ -137,7 +137,7 @@ def _check_structure(name: str, checkpoint: Checkpoint, encoder: Encoder, normal
     if checkpoint.normalised != normalised:
         wants = ("as they are", "at zero mean and unit variance")
         said = f"the checkpoint wants its samples {wants[checkpoint.normalised]}, the backbone {wants[normalised]}"
-        raise AdapterMismatch(name, f"{said} (do_normalize): {_OWN_MODEL}")
+        raise AdapterMismatch(name, f"{said} (do_normalize): {checkpoint.own_model(name)}")
 
 
 def _plain(value: Any) -> Any:
@@ -153,7 +153,7 @@ def _head(name: str, checkpoint: Checkpoint, encoder: Encoder, found: Difference
     scale, shift = ours.weight.double(), ours.bias.double()
     if bool((scale.abs() < _LEAST_SCALE * scale.abs().max()).any()):
         which = "encoder.layer_norm differs, and the backbone's own has channels that are next to nothing"
-        raise AdapterMismatch(name, f"{which}, which no head can bring back: {_OWN_MODEL}")
+        raise AdapterMismatch(name, f"{which}, which no head can bring back: {checkpoint.own_model(name)}")
     weight = checkpoint.weight.double()
     ratio = theirs.weight.double() / scale
     bias = checkpoint.bias.double() + weight @ (theirs.bias.double() - shift * ratio)
@@ -228,6 +228,7 @@ class _Measure:
 
     def __init__(self, checkpoint: Checkpoint, encoder: Encoder, clips: Sequence[np.ndarray], lowest: int) -> None:
         self._encoder = encoder
+        self._blank = checkpoint.vocab.blank
         self._trunks: list[Frames] = []
         self._theirs: list[Tensor] = []
         tuned = checkpoint.encoder
@@ -237,8 +238,9 @@ class _Measure:
                 self._trunks.append(encoder.trunk(audio, lowest))
                 hidden = tuned.hidden(tuned.trunk(audio, tuned.layer_count), tuned.bare)
                 self._theirs.append(F.linear(hidden, checkpoint.weight, checkpoint.bias))
-        if (frames := sum(logits.shape[1] for logits in self._theirs)) < LEAST_FRAMES:
-            raise DataError(f"{frames} frames of audio to measure on; at least {LEAST_FRAMES} (8 s) are needed")
+        if (frames := sum(int((one.argmax(dim=-1) != self._blank).sum()) for one in self._theirs)) < LEAST_FRAMES:
+            told = f"the checkpoint says something in {frames} frames of the audio"
+            raise DataError(f"{told}; {LEAST_FRAMES} are needed to measure on (8 s of dense speech), so give more")
 
     @torch.inference_mode()
     def __call__(self, given: Imported) -> Agreement:
@@ -247,11 +249,21 @@ class _Measure:
         same, frames, off, size = 0, 0, 0.0, 0.0
         for trunk, theirs in zip(self._trunks, self._theirs, strict=True):
             ours = self._encoder.top(trunk, adapter)
-            same += int((ours.argmax(dim=-1) == theirs.argmax(dim=-1)).sum())
-            frames += theirs.shape[1]
-            off += float((ours - theirs).abs().sum())
-            size += float(theirs.abs().sum())
+            ours_best, theirs_best = ours.argmax(dim=-1), theirs.argmax(dim=-1)  # (1, T)
+            said = (ours_best != self._blank) | (theirs_best != self._blank)
+            same += int((ours_best == theirs_best)[said].sum())
+            frames += int(said.sum())
+            off += float((ours - theirs)[said].abs().sum())
+            size += float(theirs[said].abs().sum())
         return Agreement(same / frames, off / size if size else float(off > 0))
+
+
+def _without(found: Difference) -> str:
+    """What an adapter of this difference leaves as it is."""
+    if not found.fixed:
+        return "with all that differs " if not found.sites else ""
+    which = "which no adapter changes (front end, positions, the norm below the layers)"
+    return f"the checkpoint differs in {told(found.fixed)}, {which}; without that "
 
 
 def _said(agreement: Agreement) -> str:

@@ -49,6 +49,17 @@ def check_tensors(
         raise AdapterMismatch(name, f"{vocab.size} tokens in the vocabulary, {config.vocab_size} in the config")
     if dtype not in DTYPES:
         raise AdapterMismatch(name, f"tensors are of one of {', '.join(DTYPES)}, not {dtype or 'none'}")
+    check_shapes(name, config, tensors, size)
+    for key, tensor in tensors.items():
+        if str(tensor.dtype) != f"torch.{dtype}":
+            raise AdapterMismatch(name, f"{key} is of {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterFormatError(name, f"{key} holds NaN or infinity")
+
+
+def check_shapes(name: str, config: AdapterConfig, tensors: Mapping[str, torch.Tensor], size: BackboneSize) -> None:
+    """Raises :class:`AdapterMismatch` for names or shapes that do not fit. Reads no numbers: tensors may be
+    those of a file's header alone."""
     try:
         expected = expected_shapes(config, size)
     except (KeyError, TypeError, ValueError) as error:
@@ -56,10 +67,5 @@ def check_tensors(
     for key in sorted(expected.keys() ^ tensors.keys()):
         raise AdapterMismatch(name, f"the tensor {key!r} {'is missing' if key in expected else 'has no place'}")
     for key, shape in expected.items():
-        tensor = tensors[key]
-        if tuple(tensor.shape) != tuple(shape):
-            raise AdapterMismatch(name, f"{key} is of shape {tuple(tensor.shape)}, not {tuple(shape)}")
-        if str(tensor.dtype) != f"torch.{dtype}":
-            raise AdapterMismatch(name, f"{key} is of {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
-        if not bool(torch.isfinite(tensor).all()):
-            raise AdapterFormatError(name, f"{key} holds NaN or infinity")
+        if tuple(tensors[key].shape) != tuple(shape):
+            raise AdapterMismatch(name, f"{key} is of shape {tuple(tensors[key].shape)}, not {tuple(shape)}")

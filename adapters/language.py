@@ -53,6 +53,11 @@ def names_script(query: str) -> bool:
     return tag is not None and tag.script is not None
 
 
+def is_macrolanguage(key: str) -> bool:
+    """Whether what is known under ``key`` goes under another code as well, such as ``ar`` for ``arb``."""
+    return key in _MACROLANGUAGES.values()
+
+
 def language_name(tag: str) -> str:
     """The English name of a tag: ``German``, ``Serbian (Latin)``; the tag itself where it means no language."""
     key = language_key(tag)

@@ -10,19 +10,20 @@ from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
 from adapters.mms_store import MmsStore, mms_store
 from adapters.registry import Registry, Store
-from adapters.repository import fetch_backbone, open_repository
+from adapters.repository import Repository, fetch_backbone, open_repository
 from adapters.store import AdapterStore
 
 
 @dataclass(frozen=True)
 class Model:
-    """``source``: the folder of the backbone, or its repository at the commit that is served; ``folder``: where its
-    files lie. ``languages``: those that an MMS checkpoint keeps beside it, the last of the registry's stores."""
+    """``source``: the folder of the backbone, or its ``repository`` at the commit that is served, by name; ``folder``:
+    where its files lie. ``languages``: those that an MMS checkpoint keeps beside it, the registry's last store."""
 
     source: str
     folder: Path
     registry: Registry
     languages: MmsStore | None
+    repository: Repository
 
 
 def open_model(
@@ -41,4 +42,4 @@ def open_model(
     opened: list[Store] = [AdapterStore.at(where, cache=cache, cache_bytes=cache_bytes) for where in stores]
     if languages is not None:
         opened.append(languages)
-    return Model(repository.name, folder, Registry(opened, known_by, size), languages)
+    return Model(repository.name, folder, Registry(opened, known_by, size), languages, repository)

@@ -21,8 +21,8 @@ class SpectralConvolution(nn.Module):
     """``convolution`` with its weight held as a spectrum, of twice the weight's bytes.
 
     Semantics: x (B, C, T) float32 -> (B, C, T), the first T frames of what ``convolution`` makes of it, each row by
-    itself, within a few units of float32's last place. ``convolution`` has stride 1, padding of half its kernel, and as
-    many channels out as in.
+    itself, within a few units of float32's last place of the loudest frame in the same block: next to it a faint frame
+    is coarser than that. ``convolution`` has stride 1, padding of half its kernel, and as many channels out as in.
     """
 
     def __init__(self, convolution: nn.Conv1d) -> None:

@@ -12,9 +12,14 @@ from adapters.errors import DataError
 
 BLANK = "<pad>"
 DELIMITER = "|"
-_BLANKS = (BLANK, "[PAD]")
+BLANKS = (BLANK, "[PAD]")
 _UNKNOWNS = ("<unk>", "[UNK]")
 _SPECIAL = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
+
+
+def is_special(token: str) -> bool:
+    """Whether a token adds nothing to a text, for it stands in angle or square brackets."""
+    return _SPECIAL.fullmatch(token) is not None
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Vocab:
     def __post_init__(self) -> None:
         if len(set(self.tokens)) != len(self.tokens) or "" in self.tokens:
             raise DataError("a vocabulary holds every token once, and no empty one")
-        if sum(token in _BLANKS for token in self.tokens) != 1:
+        if sum(token in BLANKS for token in self.tokens) != 1:
             raise DataError(f"a vocabulary needs one blank token, {BLANK!r}")
 
     @property
@@ -44,7 +49,7 @@ class Vocab:
     @cached_property
     def blank(self) -> int:
         """The id of CTC's blank; not always 0."""
-        return next(i for i, token in enumerate(self.tokens) if token in _BLANKS)
+        return next(i for i, token in enumerate(self.tokens) if token in BLANKS)
 
     @cached_property
     def delimiter(self) -> int | None:
@@ -119,7 +124,7 @@ class Vocab:
 
     @cached_property
     def _texts(self) -> tuple[str, ...]:
-        return tuple(" " if t == DELIMITER else "" if _SPECIAL.fullmatch(t) else t for t in self.tokens)
+        return tuple(" " if t == DELIMITER else "" if is_special(t) else t for t in self.tokens)
 
     @cached_property
     def _spelled(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def reference(kind: str, **changes: Any) -> Any:
 def encoder_of(model: Any) -> Encoder:
     """Our encoder over the weights of a reference model."""
     return Encoder(getattr(model, model.base_model_prefix)).requires_grad_(False).eval()
+
+
+def served(model: Any) -> Encoder:
+    """Our encoder as it serves the weights of a reference model: saved by transformers, and loaded from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return load_backbone(Path(folder))
 
 
 def clip(seconds: float, seed: int = 0, loudness: float = 0.1) -> np.ndarray:

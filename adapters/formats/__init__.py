@@ -14,8 +14,10 @@ from adapters.vocab import Vocab
 
 @dataclass(frozen=True)
 class Imported:
-    """An adapter out of another format: tensors under our names, as stored."""
+    """An adapter out of another format: tensors under our names, as stored. ``base_model``: what it says that it
+    was trained on."""
 
     config: AdapterConfig
     tensors: Mapping[str, Tensor]
     vocab: Vocab
+    base_model: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,8 @@ _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
 @dataclass(frozen=True)
 class Checkpoint:
     """A fine-tuned model. ``weight`` (V, D) and ``bias`` (V,) are its head's, ``encoder`` is all below, its weight norm
-    folded; ``rounding`` is the coarsest step, relative, with which its weights lie in the file."""
+    folded; ``rounding`` is the coarsest step, relative, with which its weights lie in the file. ``folder`` is where it
+    lies, ``language`` what it speaks, where that was told."""
 
     encoder: Encoder
     weight: Tensor
@@ -34,6 +36,22 @@ class Checkpoint:
     vocab: Vocab
     normalised: bool
     rounding: float
+    folder: Path
+    language: str | None = None
+
+    def own_model(self, name: str) -> str:
+        """What to do where no adapter comes near it: serve it as a model of its own, by the commands that do, whatever
+        backbone and stores the environment names."""
+        if not (self.folder / "config.json").exists():
+            return f"it is a model of its own: tongues serve --models {shlex.quote(str(self.folder))}"
+        given, models = shlex.quote(str(self.folder)), shlex.quote(f"models/{name}")
+        lang = shlex.quote(self.language or "LANG")
+        return (
+            f"serve it as a model of its own (with the same --audio, if any): "
+            f"mkdir -p {models} && cp -r {given} {models}/backbone && "
+            f"TONGUES_BACKBONE= TONGUES_ADAPTERS= tongues adapters extract {given} --name {shlex.quote(name)} "
+            f"--lang {lang} --models {models}"
+        )
 
 
 def read_checkpoint(name: str, folder: Path, language: str | None = None) -> Checkpoint:
@@ -47,7 +65,10 @@ def read_checkpoint(name: str, folder: Path, language: str | None = None) -> Che
     backbone = folder if (folder / "config.json").exists() else folder / "backbone"
     encoder = read_plain(backbone)
     if getattr(read_config(backbone), "adapter_attn_dim", None) is not None:
-        right = "import its adapter.LANG.safetensors with tongues adapters import"
+        right = (
+            "write it with safetensors.torch.save_file(model._get_adapters(), 'adapter.LANG.safetensors'), and give "
+            "that to tongues adapters import"
+        )
         raise AdapterFormatError(name, f"{folder} wears an adapter of MMS within (adapter_attn_dim); {right}")
     if backbone == folder:
         weight, bias = _head(name, folder)
@@ -57,7 +78,8 @@ def read_checkpoint(name: str, folder: Path, language: str | None = None) -> Che
     if weight.shape != (vocab.size, encoder.hidden_size) or bias.shape != (vocab.size,):
         shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
         raise AdapterFormatError(name, f"the head is of shapes {shapes} on a backbone {encoder.hidden_size} wide")
-    return Checkpoint(encoder, weight, bias, vocab, read_normalised(backbone), rounding(backbone))
+    normalised = read_normalised(backbone)
+    return Checkpoint(encoder, weight, bias, vocab, normalised, rounding(backbone), folder, language)
 
 
 def read_plain(folder: Path) -> Encoder:

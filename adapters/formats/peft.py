@@ -8,41 +8,35 @@ The tensors are those that PEFT put into a ``Wav2Vec2ForCTC`` or ``HubertForCTC`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.config import AdapterConfig, BackboneSize, Projection
-from adapters.durable import write_whole
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.fit import check_tensors
 from adapters.formats import Imported
-from adapters.formats.files import read_json, read_tensors
+from adapters.formats.files import read_header, read_json, read_tensors
 from adapters.formats.peft_settings import LoraSettings
 from adapters.formats.vocabulary import read_vocabulary
 from adapters.methods.lora import TARGETS, USUAL
 from adapters.vocab import Vocab
 
-if TYPE_CHECKING:
-    from adapters.encoder import BackboneConfig
-    from adapters.loaded import LoadedAdapter
-
 CONFIG, WEIGHTS, VOCAB = "adapter_config.json", "adapter_model.safetensors", "vocab.json"
-_PREFIX = "base_model.model."
-_HEAD = {f"{_PREFIX}lm_head.{part}": f"head.{part}" for part in ("weight", "bias")}
+PREFIX = "base_model.model."
+HEAD = {f"{PREFIX}lm_head.{part}": f"head.{part}" for part in ("weight", "bias")}
 _WITHIN = "attention.(?:q_proj|k_proj|v_proj|out_proj)|feed_forward.(?:intermediate_dense|output_dense)"
 _LORA = re.compile(
-    rf"base_model\.model\.((wav2vec2|hubert)\.encoder\.layers\.(\d+)\.({_WITHIN}))\.lora_(A\.weight|B\.weight|B\.bias)"
+    rf"base_model\.model\.((wav2vec2|hubert)\.encoder\.layers\.(\d{{1,4}})\.({_WITHIN}))\.lora_(A\.weight|B\.weight|B\.bias)"
 )
 _MODULE = re.compile(r"base_model\.model\.(?P<module>.+?)\.(?:lora_\w+|weight$|bias$|base_layer).*")
+_LONGEST_NAME = 200
 
 
 @dataclass
@@ -74,19 +68,24 @@ def read_peft(
     Raises :class:`~adapters.errors.AdapterFormatError` for what is no such adapter or has what ours have no place for,
     by name, :class:`~adapters.errors.AdapterMismatch` for one of another backbone.
     """
-    settings = LoraSettings.read(name, read_json(name, folder / CONFIG))
-    tensors = read_tensors(name, folder / WEIGHTS)
-    sites, head = _sorted(name, tensors, size, model_type)
+    raw = read_json(name, folder / CONFIG)
+    settings = LoraSettings.read(name, raw)
+    sites, head = _sorted(name, read_header(name, folder / WEIGHTS), size, model_type)
+    for place, site in sites.items():
+        _check_shapes(name, place, site, settings, size)
     if vocab is None and not (folder / VOCAB).exists():
         raise AdapterFormatError(name, f"no {VOCAB} in {folder}, and none was given: the head's tokens by id")
     if not isinstance(vocab, Vocab):
         vocab = read_vocabulary(name, vocab or folder / VOCAB, head["head.weight"].shape[0], language)
-    scaled = {place: _scaled(name, site, settings) for place, site in sites.items()}
-    config, found = _stacked(name, scaled, size, vocab.size)
+    _check_head(name, head, vocab, size)
+    tensors = read_tensors(name, folder / WEIGHTS)
+    sites, head = _sorted(name, tensors, size, model_type)
+    scaled = {place: _scaled(site, settings) for place, site in sites.items()}
+    config, found = _stacked(scaled, size, vocab.size)
     dtype = _dtype(tensors, sites, scaled)
     found = {key: tensor.to(dtype).contiguous() for key, tensor in (found | head).items()}
     check_tensors(name, config, str(dtype).removeprefix("torch."), found, vocab, size)
-    return Imported(config, found, vocab)
+    return Imported(config, found, vocab, _base_model(raw))
 
 
 def _sorted(
@@ -95,8 +94,8 @@ def _sorted(
     sites: _Sites = {}
     head: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        if key in _HEAD:
-            head[_HEAD[key]] = tensor
+        if key in HEAD:
+            head[HEAD[key]] = tensor
         elif (at := _LORA.fullmatch(key)) is None:
             raise AdapterFormatError(name, _no_place(key))
         elif model_type is not None and at[2] != model_type:
@@ -106,7 +105,7 @@ def _sorted(
         else:
             projection = cast(Projection, at[4].split(".")[1])
             sites.setdefault((int(at[3]), projection), _Site(at[1])).parts[at[5]] = tensor
-    if missing := _HEAD.values() - head.keys():
+    if missing := HEAD.values() - head.keys():
         right = "train it with modules_to_save=['lm_head']"
         raise AdapterFormatError(name, f"no lm_head ({min(missing)}) in {WEIGHTS}; {right}")
     if not sites:
@@ -128,16 +127,48 @@ def _no_place(key: str) -> str:
     return f"{key!r}: {module['module']!r} was trained whole, and of such modules only lm_head can be worn"
 
 
-def _scaled(name: str, site: _Site, settings: LoraSettings) -> dict[str, Tensor]:
-    """Under our names and in float32, with the scale within B."""
-    missing = {"A.weight", "B.weight"} - site.parts.keys()
-    if missing:
+def _check_shapes(
+    name: str, place: tuple[int, Projection], site: _Site, settings: LoraSettings, size: BackboneSize
+) -> None:
+    """Before any number is read."""
+    if missing := {"A.weight", "B.weight"} - site.parts.keys():
         raise AdapterFormatError(name, f"{site.module} lacks lora_{min(missing)}")
     a, b = site.parts["A.weight"], site.parts["B.weight"]
     rank = settings.rank(site.module)
     if a.ndim != 2 or b.ndim != 2 or (a.shape[0], b.shape[1]) != (rank, rank):
         shapes = f"lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}"
         raise AdapterMismatch(name, f"{site.module} has {shapes}, and {CONFIG} says rank {rank}")
+    if rank > size.feed_forward:
+        raise AdapterMismatch(name, f"rank {rank}, and no linear of the backbone is wider than {size.feed_forward}")
+    into, out = _widths(place[1], size)
+    if a.shape[1] != into or b.shape[0] != out:
+        said = f"layers.{place[0]}.{place[1]} changes {a.shape[1]} -> {b.shape[0]}"
+        raise AdapterMismatch(name, f"{said}, and the backbone's own is {into} -> {out}")
+    if (bias := site.parts.get("B.bias")) is not None and tuple(bias.shape) != (out,):
+        raise AdapterMismatch(name, f"{site.module} has lora_B.bias of shape {tuple(bias.shape)}, not ({out},)")
+
+
+def _check_head(name: str, head: Mapping[str, Tensor], vocab: Vocab, size: BackboneSize) -> None:
+    for key, shape in {"head.weight": (vocab.size, size.hidden), "head.bias": (vocab.size,)}.items():
+        if tuple(head[key].shape) != shape:
+            raise AdapterMismatch(name, f"{key} is of shape {tuple(head[key].shape)}, not {shape}")
+
+
+def _widths(target: Projection, size: BackboneSize) -> tuple[int, int]:
+    """What goes into a projection of the backbone, and what comes out."""
+    into = size.feed_forward if target == "output_dense" else size.hidden
+    return into, size.feed_forward if target == "intermediate_dense" else size.hidden
+
+
+def _base_model(raw: Mapping[str, Any]) -> str | None:
+    """What PEFT says that it was trained on."""
+    found = raw.get("base_model_name_or_path")
+    return found[:_LONGEST_NAME] if isinstance(found, str) and found.isprintable() and found else None
+
+
+def _scaled(site: _Site, settings: LoraSettings) -> dict[str, Tensor]:
+    """Under our names and in float32, with the scale within B."""
+    a, b = site.parts["A.weight"], site.parts["B.weight"]
     scale = settings.scale(site.module)
     found = {"lora_A.weight": a.float(), "lora_B.weight": b.float() * scale}
     if (bias := site.parts.get("B.bias")) is not None:
@@ -146,7 +177,7 @@ def _scaled(name: str, site: _Site, settings: LoraSettings) -> dict[str, Tensor]
 
 
 def _stacked(
-    name: str, sites: Mapping[tuple[int, Projection], dict[str, Tensor]], size: BackboneSize, vocab_size: int
+    sites: Mapping[tuple[int, Projection], dict[str, Tensor]], size: BackboneSize, vocab_size: int
 ) -> tuple[AdapterConfig, dict[str, Tensor]]:
     """Of one rank, at the same projections of each layer that is changed."""
     if not any(bool(t.any()) for parts in sites.values() for key, t in parts.items() if key != "lora_A.weight"):
@@ -160,14 +191,10 @@ def _stacked(
     found: dict[str, Tensor] = {}
     for layer in layers:
         for target in targets:
-            into = size.feed_forward if target == "output_dense" else size.hidden
-            out = size.feed_forward if target == "intermediate_dense" else size.hidden
+            into, out = _widths(target, size)
             parts = sites.get((layer, target), {})
             a = parts.get("lora_A.weight", torch.zeros(rank, into))
             b = parts.get("lora_B.weight", torch.zeros(out, rank))
-            if a.shape[1] != into or b.shape[0] != out:
-                said = f"layers.{layer}.{target} changes {a.shape[1]} -> {b.shape[0]}"
-                raise AdapterMismatch(name, f"{said}, and the backbone's own is {into} -> {out}")
             found[f"layers.{layer}.{target}.lora_A.weight"] = F.pad(a, (0, 0, 0, rank - a.shape[0]))
             found[f"layers.{layer}.{target}.lora_B.weight"] = F.pad(b, (0, rank - b.shape[1]))
             if biased:
@@ -186,68 +213,3 @@ def _dtype(
         return torch.float32
     exact = all(torch.equal(t.to(dtype).float(), t) for place in sites for t in scaled[place].values())
     return dtype if exact else torch.float32
-
-
-def write_peft(
-    loaded: LoadedAdapter, folder: Path, backbone: BackboneConfig, *, base_model: str | None = None
-) -> tuple[Path, ...]:
-    """Write ``loaded`` so that ``PeftModel.from_pretrained`` puts it into a ``Wav2Vec2ForCTC`` or ``HubertForCTC`` of
-    that backbone, made with ``vocab_size`` tokens: the two files, and ``vocab.json``; returns them. A head alone brings
-    a LoRA of rank 1 that is zero, since PEFT knows no adapter without one.
-
-    ``base_model``: where the backbone lies, for ``base_model_name_or_path``.
-    Raises :class:`~adapters.errors.AdapterFormatError` for methods and norms that PEFT's LoRA has no place for.
-    """
-    name, config = loaded.record.name, loaded.record.config
-    if config.method not in ("lora", "head"):
-        right = "; tongues adapters export --to mms writes it" if config.method == "mms" else ""
-        raise AdapterFormatError(name, f"PEFT has LoRA and heads, and this is of the method {config.method!r}{right}")
-    if config.norm_layers(backbone.num_hidden_layers):
-        raise AdapterFormatError(name, "it brings layer norms of its own, which PEFT's LoRA has no place for")
-    model = _PREFIX + backbone.model_type
-    dtype = loaded.tensors["head.weight"].dtype
-    if config.method == "lora":
-        targets, layers, rank = config.options.get("targets", USUAL), config.layers, config.size
-        biased = bool(config.options.get("bias"))
-        tensors = {_their_name(model, key): t for key, t in loaded.tensors.items() if not key.startswith("head.")}
-    else:
-        targets, layers, rank, biased = USUAL[:1], (backbone.num_hidden_layers - 1,), 1, False
-        at = f"layers.{layers[0]}.{targets[0]}"
-        width = backbone.hidden_size
-        tensors = {
-            _their_name(model, f"{at}.lora_A.weight"): torch.zeros(1, width, dtype=dtype),
-            _their_name(model, f"{at}.lora_B.weight"): torch.zeros(width, 1, dtype=dtype),
-        }
-    tensors |= {theirs: loaded.tensors[ours] for theirs, ours in _HEAD.items()}
-    settings = {
-        "peft_type": "LORA",
-        "auto_mapping": {
-            "base_model_class": "HubertForCTC" if backbone.model_type == "hubert" else "Wav2Vec2ForCTC",
-            "parent_library": f"transformers.models.{backbone.model_type}.modeling_{backbone.model_type}",
-        },
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": rank,
-        "lora_bias": biased,
-        "target_modules": list(targets),
-        "layers_to_transform": list(layers),
-        "layers_pattern": "layers",
-        "modules_to_save": ["lm_head"],
-    }
-    contents = {
-        WEIGHTS: safetensors.torch.save({key: tensors[key].contiguous() for key in sorted(tensors)}, {"format": "pt"}),
-        VOCAB: (loaded.vocab.to_json() + "\n").encode(),
-        CONFIG: (json.dumps(settings, indent=2) + "\n").encode(),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, content in contents.items():
-        write_whole(folder / file, content)
-    return tuple(folder / file for file in contents)
-
-
-def _their_name(model: str, ours: str) -> str:
-    """Of a tensor of LoRA: ``layers.3.q_proj.lora_A.weight``."""
-    layers, layer, target, rest = ours.split(".", 3)
-    within = "feed_forward" if target.endswith("_dense") else "attention"
-    return f"{model}.encoder.{layers}.{layer}.{within}.{target}.{rest}"

@@ -61,6 +61,8 @@ class LoraSettings:
             right = "convert it to plain LoRA when saving it (path_initial_model_for_weight_conversion)"
             raise refuse(f"init_lora_weights is {init!r}, which changed the backbone's own weights; {right}")
         saved = raw.get("modules_to_save") or []
+        if not isinstance(saved, list) or not all(isinstance(module, str) for module in saved):
+            raise refuse(f"modules_to_save is {str(saved)[:40]!r}, not a list of names")
         if others := [module for module in saved if module != "lm_head"]:
             raise refuse(f"modules_to_save has {others[0]!r}; lm_head alone can be worn")
         return cls(

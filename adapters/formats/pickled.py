@@ -6,24 +6,36 @@ torch reads it without running what it holds (``weights_only``). What comes out 
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import secrets
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from adapters.durable import sync_folder
 from adapters.errors import BackboneError
 from adapters.repository import Repository
 from adapters.weights import INDEX, WHOLE
 
 PICKLE = "pytorch_model.bin"
-_BESIDE = ("config.json", "preprocessor_config.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json")
+_BESIDE = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "vocab.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 def convert(repository: Repository, out: Path) -> Path:
-    """Write the checkpoint into ``out`` with ``model.safetensors``; returns ``out``.
+    """Write the checkpoint into ``out`` with ``model.safetensors``; returns ``out``, whole or not at all.
 
     Raises :class:`~adapters.errors.BackboneError` where it has safetensors already, no pickle, or one that holds more
     than tensors, :class:`~adapters.errors.HubError` where its files cannot be had.
@@ -37,13 +49,32 @@ def convert(repository: Repository, out: Path) -> Path:
     tensors: dict[str, torch.Tensor] = {}
     for name in names:
         tensors |= _read(repository.fetch(name))
-    out.mkdir(parents=True, exist_ok=True)
-    for name in _BESIDE:
-        if name in files:
-            shutil.copyfile(repository.fetch(name), out / name)
-    # what shares memory in a pickle must not in safetensors
-    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, out / WHOLE, {"format": "pt"})
+    beside = {name: repository.fetch(name) for name in _BESIDE if name in files}
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    made.mkdir()
+    try:
+        for name, path in beside.items():
+            shutil.copyfile(path, made / name)
+        # what shares memory in a pickle must not in safetensors
+        apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+        save_file(apart, made / WHOLE, {"format": "pt"})
+        _sync(made)
+        made.replace(place)  # an empty folder is replaced as well
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    sync_folder(place.parent)
     return out
+
+
+def _sync(folder: Path) -> None:
+    """Each file in ``folder`` is on disk."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def _parts(repository: Repository) -> list[str]:
@@ -58,7 +89,8 @@ def _parts(repository: Repository) -> list[str]:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # torch before 1.6 wrote no zip, and only a zip can be mapped
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise BackboneError(f"{path.name} holds more than tensors, or is broken; it is not read: {error}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):

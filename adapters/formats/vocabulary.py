@@ -8,29 +8,51 @@ from typing import Any
 
 from adapters.errors import AdapterFormatError, DataError
 from adapters.formats.files import read_json
+from adapters.formats.tokenizer import Tokenizer, unused
 from adapters.language import language_key
-from adapters.vocab import Vocab
+from adapters.vocab import Vocab, is_special
 
-ADDED, TOKENIZER = "added_tokens.json", "tokenizer_config.json"
+_MOST_TOKENS = 1 << 16
 
 
 def read_vocabulary(name: str, path: Path, rows: int, language: str | None = None) -> Vocab:
-    """What a head of so many ``rows`` says: ``{token: id}``, or of ``{LANG: {token: id}}`` the part of ``language``.
+    """What a head of so many ``rows`` says: ``{token: id}``, or of ``{LANG: {token: id}}`` the part of ``language``, as
+    the tokenizer whose files lie beside it makes texts of them.
 
     Where the file has fewer tokens than the head has rows, those that the tokenizer adds (``added_tokens.json`` or
-    ``tokenizer_config.json`` beside it) fill it up. Raises :class:`~adapters.errors.AdapterFormatError`.
+    ``tokenizer_config.json``) fill it up; special ones that the head has no row for are left out.
+    Raises :class:`~adapters.errors.AdapterFormatError`.
     """
-    tokens: Mapping[str, Any] = part_of(name, read_json(name, path), language)
-    if len(tokens) < rows:
-        missing = set(range(rows)) - set(tokens.values())
-        tokens = {**tokens, **{token: i for token, i in _added(name, path.parent).items() if i in missing}}
-    try:
-        vocab = Vocab.from_ids(dict(tokens))
-    except DataError as error:
-        raise AdapterFormatError(name, f"{path}: {error}") from error
+    if rows > _MOST_TOKENS:
+        raise AdapterFormatError(name, f"the head has {rows} rows; {_MOST_TOKENS} are the most")
+    tokenizer = Tokenizer.read(name, path.parent)
+    tokens = _checked(name, part_of(name, read_json(name, path), language))
+    missing = set(range(rows)) - set(tokens.values())
+    added = {token: i for token, i in tokenizer.added.items() if i in missing and token not in tokens}
+    special = tokenizer.added.keys() | {token for token in tokens if is_special(token)}
+    kept = {token: i for token, i in (tokens | added).items() if i < rows or token not in special}
+    vocab = vocab_of(name, kept, tokenizer, str(path))
     if vocab.size != rows:
-        raise AdapterFormatError(name, f"{path} has {vocab.size} tokens, and the head has {rows}: it is another's")
+        told = f"{path} has {len(kept)} tokens, the last with the id {vocab.size - 1}"
+        raise AdapterFormatError(name, f"{told}, and the head has {rows} rows: it is another's")
     return vocab
+
+
+def vocab_of(name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, source: str) -> Vocab:
+    """The tokens of ``{token: id}`` as ``tokenizer`` makes texts of them. An id without a token, which transformers
+    takes for ``<unk>``, says nothing. Raises :class:`~adapters.errors.AdapterFormatError`, telling the ``source``."""
+    tokens = _checked(name, ids, source)
+    last = max(tokens.values(), default=-1)
+    if last >= _MOST_TOKENS:
+        raise AdapterFormatError(name, f"{source} has the id {last}; {_MOST_TOKENS} tokens are the most")
+    ids_taken = set(tokens.values())
+    if len(ids_taken) != len(tokens):
+        raise AdapterFormatError(name, f"{source} has one id for several tokens")
+    all_ids = tokens | {unused(i): i for i in range(last) if i not in ids_taken}
+    try:
+        return Vocab(tokenizer.named(sorted(all_ids, key=all_ids.__getitem__)))
+    except DataError as error:
+        raise AdapterFormatError(name, f"{source}: {error}") from error
 
 
 def part_of(name: str, found: Mapping[str, Any], language: str | None) -> Mapping[str, Any]:
@@ -53,16 +75,8 @@ def part_of(name: str, found: Mapping[str, Any], language: str | None) -> Mappin
     return part
 
 
-def _added(name: str, folder: Path) -> dict[str, int]:
-    """Tokens beyond ``vocab.json``, by the two ways in which tokenizers of this kind keep them."""
-    if (folder / ADDED).exists():
-        return {token: i for token, i in read_json(name, folder / ADDED).items() if type(i) is int}
-    if not (folder / TOKENIZER).exists():
-        return {}
-    kept = read_json(name, folder / TOKENIZER).get("added_tokens_decoder")
-    found = kept.items() if isinstance(kept, dict) else ()
-    return {
-        one["content"]: int(i)
-        for i, one in found
-        if i.isdecimal() and isinstance(one, dict) and isinstance(one.get("content"), str)
-    }
+def _checked(name: str, ids: Mapping[str, Any], source: str = "its vocab.json") -> dict[str, int]:
+    for token, i in ids.items():
+        if type(i) is not int or i < 0:
+            raise AdapterFormatError(name, f"{source} has {str(i)[:40]!r} for {token!r}, which is no id of a token")
+    return dict(ids)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
 from adapters.errors import StoreError, TonguesError
+
+if TYPE_CHECKING:
+    from adapters.store import AdapterStore
 
 
 def listed(value: str) -> list[str]:
@@ -30,9 +34,9 @@ def errors_told(console: Console | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Raises :class:`~adapters.errors.StoreError` where ``folder`` cannot be written."""
+def writing(place: Path | AdapterStore) -> Iterator[None]:
+    """Raises :class:`~adapters.errors.StoreError` where ``place`` cannot be written."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written: {error}") from error
+        raise StoreError(f"{place} cannot be written: {error}") from error

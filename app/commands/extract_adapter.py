@@ -37,14 +37,16 @@ def extract_command(
     from adapters.extraction import extract
     from adapters.formats.checkpoint import read_checkpoint, read_plain, rounding
     from adapters.record import check_name
+    from adapters.repository import fetch_backbone, open_repository
     from adapters.store import AdapterStore
     from app.commands.console import errors_told, writing
     from app.settings import Settings
 
     with errors_told():
         check_name(name)
-        folder = Settings.read(models=models).models
-        backbone = folder / "backbone"
+        settings = Settings.read(models=models)
+        store = AdapterStore.at(settings.adapter_stores[0])
+        backbone = fetch_backbone(open_repository(str(settings.backbone_source)))
         encoder = read_plain(backbone)
         clips = _clips(audio, encoder.geometry)
         found = extract(
@@ -58,8 +60,8 @@ def extract_command(
             announce=lambda line: typer.echo(line, err=True),
         )
         agreement = {"frames_agreeing": found.agreement.frames, "logit_error": found.agreement.logit_error}
-        with writing(folder / "adapters"):
-            record = AdapterStore(folder / "adapters").publish(
+        with writing(store):
+            record = store.publish(
                 name,
                 found.adapter.tensors,
                 found.adapter.vocab,

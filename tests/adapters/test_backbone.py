@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 from adapters.backbone import fingerprint, load_backbone, read_config, read_normalised
 from adapters.errors import BackboneError
@@ -236,3 +237,25 @@ def test_normalisation_is_what_the_checkpoint_says_and_on_by_default(folder):
         path.write_text(content)
         with pytest.raises(BackboneError, match="not a preprocessor configuration"):
             read_normalised(folder)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_normalisation_as_a_processor_of_transformers_saves_it(folder, wanted):
+    (folder / "vocab.json").write_text('{"<pad>": 0, "<unk>": 1, "|": 2}')
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(do_normalize=wanted), tokenizer).save_pretrained(folder)
+    assert (folder / "processor_config.json").exists()
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": not wanted}))
+    assert read_normalised(folder) is wanted
+    (folder / "processor_config.json").write_text("{}")
+    assert read_normalised(folder) is not wanted
+    for content in ("1", '{"feature_extractor": 1}'):
+        (folder / "processor_config.json").write_text(content)
+        with pytest.raises(BackboneError, match=r"processor_config.json: not a preprocessor configuration"):
+            read_normalised(folder)
+
+
+def test_convolutions_above_the_layers_are_refused(tmp_path):
+    reference(KIND, add_adapter=True, output_hidden_size=48).wav2vec2.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="add_adapter is set: convolutions above the layers"):
+        read_config(tmp_path)

@@ -22,7 +22,7 @@ from adapters.language_head import Calibration, LanguageHead
 from adapters.methods.lora import TARGETS
 from adapters.recogniser import Recogniser
 from adapters.windows import Window
-from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
+from tests.builders import clip, perturbed_adapter, random_letters, reference, served
 from tests.plain import recognise
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
@@ -65,7 +65,7 @@ POPULARITY = {
 
 @pytest.fixture(scope="module", params=["wav2vec2-pre-norm-layer", "wav2vec2-post-norm-group"])
 def encoder(request) -> Encoder:
-    return encoder_of(reference(request.param))
+    return served(reference(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_seat_costs_little_more_than_its_parameters(encoder, adapters):
 @torch.inference_mode()
 def test_an_untrained_adapter_changes_next_to_nothing(kind):
     model = reference(kind)
-    encoder = encoder_of(model)
+    encoder = served(model)
     adapter = Adapter(AdapterConfig("bottleneck", 64, top_layers(4, 4), "all", 24), encoder.size)
     adapter.start_from(encoder.model.encoder.layers)
     adapter.load({**adapter.tensors(), "head.weight": model.lm_head.weight, "head.bias": model.lm_head.bias})

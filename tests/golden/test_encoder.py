@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapters.backbone import fold_weight_norm
 from adapters.encoder import Encoder
 from adapters.frontend import normalise, pad
-from tests.builders import KINDS, clip, encoder_of, reference
+from tests.builders import KINDS, clip, encoder_of, reference, served
 
 CLIPS = [clip(0.3, 1), clip(1.0, 2, loudness=0.8), clip(3.0, 3), clip(7.0, 4)]
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
@@ -49,7 +49,7 @@ def model(request):
 @pytest.mark.parametrize("samples", CLIPS, ids=["0.3s", "1s", "3s", "7s"])
 @torch.inference_mode()
 def test_solo_equals_transformers(model, samples):
-    ours = encoder_of(model)(pad([samples]), BareHead(model.lm_head))[0]
+    ours = served(model)(pad([samples]), BareHead(model.lm_head))[0]
     theirs = solo(model, samples)
     assert theirs.std() > 0.1
     torch.testing.assert_close(ours, theirs, **CLOSE)
@@ -57,7 +57,7 @@ def test_solo_equals_transformers(model, samples):
 
 @torch.inference_mode()
 def test_every_row_of_a_padded_batch_equals_transformers_solo(model):
-    encoder, worn = encoder_of(model), BareHead(model.lm_head)
+    encoder, worn = served(model), BareHead(model.lm_head)
     logits = encoder(pad(CLIPS), worn)
     for row, samples in enumerate(CLIPS):
         frames = encoder.geometry.frames(samples.size)
@@ -67,7 +67,7 @@ def test_every_row_of_a_padded_batch_equals_transformers_solo(model):
 @torch.inference_mode()
 def test_what_lies_behind_a_row_does_not_matter(model):
     """Padding to different widths, and junk in the padding of a neighbour's making, change nothing."""
-    encoder, worn = encoder_of(model), BareHead(model.lm_head)
+    encoder, worn = served(model), BareHead(model.lm_head)
     frames = encoder.geometry.frames(CLIPS[1].size)
     alone = encoder(pad([CLIPS[1]]), worn)[0]
     wide = encoder(pad([CLIPS[1]], width=lambda _: 80_000), worn)[0, :frames]
@@ -76,7 +76,7 @@ def test_what_lies_behind_a_row_does_not_matter(model):
 
 @torch.inference_mode()
 def test_trunk_and_top_make_the_whole(model):
-    encoder, worn = encoder_of(model), BareHead(model.lm_head)
+    encoder, worn = served(model), BareHead(model.lm_head)
     audio = pad(CLIPS)
     whole = encoder(audio, worn)
     for layers in range(encoder.layer_count + 1):
@@ -87,7 +87,7 @@ def test_trunk_and_top_make_the_whole(model):
 
 @torch.inference_mode()
 def test_trunk_rows_may_be_multiplied(model):
-    encoder = encoder_of(model)
+    encoder = served(model)
     head = BareHead(model.lm_head)
     head.lowest_layer = 2
     frames = encoder.trunk(pad(CLIPS), 2)
@@ -97,7 +97,7 @@ def test_trunk_rows_may_be_multiplied(model):
 
 
 def test_a_top_below_its_trunk_is_refused(model):
-    encoder = encoder_of(model)
+    encoder = served(model)
     with pytest.raises(ValueError, match="already ran 3 layers"):
         encoder.top(encoder.trunk(pad(CLIPS), 3), BareHead(model.lm_head))
 
@@ -115,4 +115,4 @@ def test_folding_the_weight_norm_changes_nothing(model):
 
 def test_a_row_without_a_frame_is_refused(model):
     with pytest.raises(ValueError, match="399 samples; one frame needs 400"):
-        encoder_of(model)(pad([CLIPS[0], CLIPS[0][:399]]), BareHead(model.lm_head))
+        served(model)(pad([CLIPS[0], CLIPS[0][:399]]), BareHead(model.lm_head))

@@ -14,7 +14,7 @@ from adapters.formats.peft import read_peft
 from adapters.frontend import pad
 from adapters.methods.lora import TARGETS
 from tests.adapters.formats.theirs import CLOSE, logits, mms_model, ours, peft_model
-from tests.builders import clip, encoder_of, perturbed_adapter, reference
+from tests.builders import clip, perturbed_adapter, reference, served
 
 pytest.importorskip("peft", reason="the dev extra is not installed")
 
@@ -26,7 +26,7 @@ ORDERS = {"in turn": [0, 1, 2, 3], "another way about": [3, 2, 1, 0], "one twice
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_row_equals_its_own_library(order, tmp_path):
     kind = "wav2vec2-pre-norm-layer"
-    encoder = encoder_of(reference(kind))
+    encoder = served(reference(kind))
     mms = mms_model(tmp_path / "mms", {"deu": 31, "fra": 20})
     plain = peft_model(kind, tmp_path / "plain", seed=1)
     stabilised = peft_model(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from adapters.config import AdapterConfig, BackboneSize
-from adapters.errors import AdapterFormatError
+from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.formats.foreign import read_foreign
 from adapters.formats.mms import write_mms
-from adapters.formats.peft import write_peft
+from adapters.formats.peft_export import write_peft
 from tests.adapters.formats.theirs import letters, made
 from tests.builders import encoder_of, reference
 
 SIZE = BackboneSize(48, 4, 96)
+CONFIG = reference("wav2vec2-pre-norm-layer").config
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def peft(tmp_path: Path) -> Path:
 
 
 def read(path: Path, language: str, vocab: Path | None = None):
-    return read_foreign("x", path, SIZE, language=language, model_type="wav2vec2", vocab=vocab)
+    return read_foreign("x", path, SIZE, CONFIG, language=language, vocab=vocab)
 
 
 def test_of_a_folder_of_mms_the_language_that_is_meant(mms):
@@ -45,6 +49,45 @@ def test_of_a_folder_of_mms_the_language_that_is_meant(mms):
     assert read(mms, "fr").vocab.size == 30
     assert read(mms, "uig-script_arabic").vocab.size == 26
     assert read(mms / "adapter.fra.safetensors", "de").vocab.size == 30, "a file says itself what it is"
+
+
+def test_scripts_are_found_by_the_language(mms):
+    """As MMS names them: none is guessed of several, and only those of the language are named."""
+    assert read(mms, "ug").vocab.size == 26
+    (mms / "adapter.uig-script_arabic.safetensors").rename(mms / "adapter.uig-script_cyrillic.safetensors")
+    told = mms / "vocab.json"
+    told.write_text(told.read_text().replace("script_arabic", "script_cyrillic"))
+    assert read(mms, "ug").vocab.size == read(mms, "ug-Cyrl").vocab.size == 26
+    with pytest.raises(AdapterFormatError, match="no single adapter of 'ug-Arab'"):
+        read(mms, "ug-Arab")
+    shutil.copy(mms / "adapter.uig-script_cyrillic.safetensors", mms / "adapter.uig-script_arabic.safetensors")
+    with pytest.raises(AdapterFormatError, match=r"give one file of uig-script_arabic, uig-script_cyrillic$"):
+        read(mms, "ug")
+
+
+def test_of_mms_shapes_are_looked_at_before_anything_is_loaded(mms, monkeypatch):
+    monkeypatch.setattr("adapters.formats.foreign.read_tensors", lambda *_: pytest.fail("it was loaded"))
+    path = mms / "adapter.deu.safetensors"
+    tensors = load_file(path)
+    for key, tensor, said in (
+        ("lm_head.weight", torch.ones(24, 32), r"head.weight is of shape \(24, 32\)"),
+        ("wav2vec2.encoder.layers.0.adapter_layer.linear_1.weight", torch.ones(100, 48), "100 wide, wider than .* 48"),
+    ):
+        save_file({**tensors, key: tensor}, path)
+        with pytest.raises(AdapterMismatch, match=said):
+            read(mms, "de")
+
+
+def test_a_vocabulary_too_large_to_be_one(mms, monkeypatch):
+    monkeypatch.setattr("adapters.formats.files.MOST_JSON_BYTES", 100)
+    with pytest.raises(AdapterFormatError, match=r"vocab.json has more than 100 bytes, the most that is read"):
+        read(mms, "de")
+
+
+def test_the_tokenizer_of_mms_is_heard(mms):
+    (mms / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}))
+    with pytest.raises(AdapterFormatError, match="is a Wav2Vec2PhonemeCTCTokenizer"):
+        read(mms, "de")
 
 
 def test_a_vocabulary_of_its_own(mms, peft, tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.formats import Imported
-from adapters.formats.mms import read_mms, write_mms
+from adapters.formats.mms import mms_code, read_mms, write_mms
 from tests.adapters.formats.theirs import CLIPS, CLOSE, letters, logits, made, mms_model, ours, published
 from tests.builders import encoder_of, reference
 
@@ -65,13 +65,13 @@ def test_what_we_write_transformers_loads_and_we_read_back(tmp_path):
         config = AdapterConfig("mms", 6, (0, 1, 2, 3), "none", tokens)
         adapter = made(tmp_path / "store", encoder, config, seed)
         written = write_mms(adapter, tmp_path, code, encoder.config)
-        assert [path.name for path in written] == [f"adapter.{code}.safetensors", "vocab.json"]
+        assert [path.name for path in written] == ["vocab.json", f"adapter.{code}.safetensors"]
         model.load_adapter(code)
         for samples in CLIPS:
             mine = ours(encoder, [(config, adapter.tensors)], [samples])[0]
             torch.testing.assert_close(logits(model, samples), mine, **CLOSE)
         spoken = json.loads((tmp_path / "vocab.json").read_text())
-        again = read_mms(code, load_file(written[0]), spoken[code], encoder.size)
+        again = read_mms(code, load_file(written[1]), spoken[code], encoder.size)
         assert (again.config, again.vocab) == (config, adapter.vocab)
         assert again.tensors.keys() == adapter.tensors.keys()
         assert all(torch.equal(again.tensors[key], tensor) for key, tensor in adapter.tensors.items())
@@ -118,6 +118,78 @@ def test_where_it_cannot_be_written(tmp_path):
     (tmp_path / "vocab.json").write_text(letters(5).to_json())
     with pytest.raises(AdapterFormatError, match="of one language, not nested"):
         write_mms(adapter, tmp_path, "deu", encoder.config)
+
+
+def test_another_width_than_that_of_the_model(tmp_path):
+    """load_adapter reads those of one width alone: that of the folder's configuration, or else the backbone's."""
+    encoder = encoder_of(reference(KIND, adapter_attn_dim=6))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 24))
+    with pytest.raises(AdapterFormatError, match="adapter_attn_dim is 6: load_adapter takes it where that is 4"):
+        write_mms(adapter, tmp_path / "out", "deu", encoder.config)
+    assert not (tmp_path / "out").exists()
+    model = reference(KIND, adapter_attn_dim=4)
+    model.save_pretrained(tmp_path / "model")
+    write_mms(adapter, tmp_path / "model", "deu", encoder.config)
+    type(model).from_pretrained(tmp_path / "model").load_adapter("deu")
+
+
+def test_a_language_is_replaced_where_that_is_said(tmp_path, monkeypatch):
+    encoder = encoder_of(reference(KIND))
+    one, other = (
+        made(tmp_path / str(tokens), encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", tokens), seed=tokens)
+        for tokens in (24, 30)
+    )
+    out = tmp_path / "out"
+    write_mms(one, out, "deu", encoder.config)
+    write_mms(other, out, "fra", encoder.config)
+    with pytest.raises(AdapterFormatError, match=r"adapter.deu.safetensors is there already: .*--force"):
+        write_mms(other, out, "deu", encoder.config)
+    monkeypatch.setattr("adapters.formats.written.write_whole", _full)
+    with pytest.raises(OSError, match="full"):
+        write_mms(other, out, "deu", encoder.config, force=True)
+    monkeypatch.undo()
+    assert {path.name for path in out.iterdir()} == {"adapter.fra.safetensors", "vocab.json"}, "no mixture"
+    write_mms(other, out, "deu", encoder.config, force=True)
+    spoken = json.loads((out / "vocab.json").read_text())
+    assert {code: len(part) for code, part in spoken.items()} == {"deu": 30, "fra": 30}
+
+
+def test_tokens_of_another_adapter_are_not_replaced_unasked(tmp_path):
+    """A checkpoint of MMS comes with the tokens of all its languages, and maybe with few of their adapters."""
+    encoder = encoder_of(reference(KIND))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 24))
+    (tmp_path / "vocab.json").write_text(json.dumps({"deu": {"<pad>": 0, "ß": 1}}))
+    with pytest.raises(AdapterFormatError, match=r"has other tokens for 'deu' already: .*--force"):
+        write_mms(adapter, tmp_path, "deu", encoder.config)
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {"deu": {"<pad>": 0, "ß": 1}}
+    write_mms(adapter, tmp_path, "deu", encoder.config, force=True)
+    assert len(json.loads((tmp_path / "vocab.json").read_text())["deu"]) == 24
+
+
+def _full(path: Path, content: bytes) -> None:
+    raise OSError("full")
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "code"),
+    [
+        ("uig-script_arabic", "ug", "uig-script_arabic"),
+        ("uzb-script_cyrillic", "uz-Cyrl", "uzb-script_cyrillic"),
+        ("ara", "ar", "ara"),
+        ("acme", "de", "deu"),
+        ("fra", "de", "deu"),
+        ("de", "de", "deu"),
+        ("brazil", "pt-BR", "por"),
+    ],
+)
+def test_what_mms_calls_a_language(name, language, code):
+    assert mms_code(name, language) == code
+
+
+@pytest.mark.parametrize("language", ["uz-Cyrl", "zh", "ar", "sr-Latn"])
+def test_of_several_codes_none_is_guessed(language):
+    with pytest.raises(AdapterFormatError, match=f"several codes for what '{language}' may be: say which with --code"):
+        mms_code("acme", language)
 
 
 REFUSED_TENSORS = {

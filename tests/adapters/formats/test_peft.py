@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapters.backbone import load_backbone, read_config
 from adapters.config import AdapterConfig
 from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError, AdapterMismatch, TonguesError
-from adapters.formats import Imported
-from adapters.formats.peft import read_peft, write_peft
+from adapters.formats.foreign import read_foreign
+from adapters.formats.peft import read_peft
 from adapters.methods.lora import TARGETS
 from adapters.vocab import Vocab
-from tests.adapters.formats.theirs import CLIPS, CLOSE, letters, logits, made, ours, peft_model, published
+from tests.adapters.formats.theirs import CLIPS, CLOSE, letters, logits, ours, peft_model
 from tests.builders import encoder_of, reference
 
 pytest.importorskip("peft", reason="the dev extra is not installed")
@@ -87,50 +88,6 @@ def test_what_the_shapes_become(tmp_path):
     assert (config.layers, config.options["targets"]) == ((0, 2), ("v_proj", "intermediate_dense"))
 
 
-WRITTEN = {
-    "queries and values": (PRE, AdapterConfig("lora", 5, (1, 3), "none", 24)),
-    "every target and biases": (POST, AdapterConfig("lora", 3, (0, 2), "none", 24, {"targets": TARGETS, "bias": True})),
-    "HuBERT": ("hubert-pre-norm-layer", AdapterConfig("lora", 2, (3,), "none", 24, {"targets": ("out_proj",)})),
-    "a head alone": (PRE, AdapterConfig("head", 0, (), "none", 24)),
-}
-
-
-@pytest.mark.parametrize("case", WRITTEN)
-def test_what_we_write_peft_loads_and_we_read_back(case, tmp_path):
-    from peft import PeftModel
-
-    kind, config = WRITTEN[case]
-    encoder = backbone(kind)
-    adapter = made(tmp_path / "store", encoder, config)
-    written = write_peft(adapter, tmp_path / "peft", encoder.config)
-    assert sorted(path.name for path in written) == ["adapter_config.json", "adapter_model.safetensors", "vocab.json"]
-    model = PeftModel.from_pretrained(reference(kind), tmp_path / "peft").eval()
-    for samples in CLIPS:
-        mine = ours(encoder, [(config, adapter.tensors)], [samples])[0]
-        torch.testing.assert_close(logits(model, samples), mine, **CLOSE)
-    again = read_peft("de", tmp_path / "peft", encoder.size)
-    assert (again.config, again.vocab) == (config, adapter.vocab)
-    assert again.tensors.keys() == adapter.tensors.keys()
-    assert all(torch.equal(again.tensors[key], tensor) for key, tensor in adapter.tensors.items())
-
-
-def test_a_round_trip_through_half_precision_keeps_the_type(tmp_path):
-    encoder = backbone(PRE)
-    config = AdapterConfig("lora", 4, (2,), "none", 24)
-    adapter = made(tmp_path / "store", encoder, config)
-    half = {key: tensor.half() for key, tensor in adapter.tensors.items()}
-    loaded = published(tmp_path / "half", "half", encoder, Imported(config, half, adapter.vocab))
-    write_peft(loaded, tmp_path / "peft", encoder.config)
-    again = read_peft("de", tmp_path / "peft", encoder.size).tensors
-    assert all(again[key].dtype == torch.float16 and torch.equal(again[key], half[key]) for key in half)
-    settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-    (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 3}))
-    scaled = read_peft("de", tmp_path / "peft", encoder.size).tensors
-    assert scaled["head.weight"].dtype == torch.float32, "float16 cannot hold what three quarters of it are"
-    b = half["layers.2.q_proj.lora_B.weight"].float()
-    torch.testing.assert_close(scaled["layers.2.q_proj.lora_B.weight"], b * 0.75)
-
-
 REFUSED_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"use_dora": True}, "use_dora is set: DoRA"),
     ({"fan_in_fan_out": True}, "fan_in_fan_out is set"),
@@ -140,6 +97,9 @@ REFUSED_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"bias": "lora_only"}, "bias is 'lora_only'.*lora_bias=True"),
     ({"bias": "all"}, "bias is 'all'"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'.*path_initial_model_for_weight_conversion"),
+    ({"modules_to_save": 5}, "modules_to_save is '5', not a list of names"),
+    ({"modules_to_save": "lm_head"}, "modules_to_save is 'lm_head', not a list of names"),
+    ({"modules_to_save": [["lm_head"]]}, "not a list of names"),
     ({"modules_to_save": ["lm_head", "layer_norm"]}, "modules_to_save has 'layer_norm'; lm_head alone"),
     ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     ({"r": 0}, "r is 0, not a number above 0"),
@@ -203,10 +163,25 @@ REFUSED_TENSORS: dict[str, tuple[dict[str, Any], type[TonguesError], str]] = {
         "layers.0.q_proj changes 32 -> 48, and the backbone's own is 48 -> 48",
     ),
     "no matrix": ({f"{Q}.lora_A.weight": torch.ones(4)}, AdapterMismatch, r"lora_A \(4,\)"),
+    "a bias of another width": (
+        {f"{Q}.lora_B.bias": torch.ones(32)},
+        AdapterMismatch,
+        r"q_proj has lora_B.bias of shape \(32,\), not \(48,\)",
+    ),
     "a head of another width": (
         {"base_model.model.lm_head.weight": torch.ones(24, 32)},
         AdapterMismatch,
         r"head.weight is of shape \(24, 32\)",
+    ),
+    "a head of no width and of no end": (
+        {"base_model.model.lm_head.weight": torch.ones(100_000, 0)},
+        AdapterFormatError,
+        "the head has 100000 rows; 65536 are the most",
+    ),
+    "a layer that is no number": (
+        {f"{Q.replace('.0.', '.' + '9' * 5000 + '.')}.lora_A.weight": torch.zeros(4, 48)},
+        AdapterFormatError,
+        "and of such modules|LoRA at ",
     ),
     "a head that is none": (
         {"base_model.model.lm_head.weight": torch.ones(24)},
@@ -275,17 +250,38 @@ def test_the_vocabulary_may_be_given(saved):
         read_peft("de", saved, size)
 
 
-REFUSED_EXPORTS = {
-    "bottleneck": (AdapterConfig("bottleneck", 4, (1,), "none", 24), "this is of the method 'bottleneck'"),
-    "mms": (AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 24), "'mms'; tongues adapters export --to mms"),
-    "norms": (AdapterConfig("lora", 4, (1,), "adapted", 24), "layer norms of its own"),
-}
+def test_a_rank_that_no_linear_has(tmp_path):
+    """Told by the header: nothing of it is loaded."""
+    peft_model(PRE, tmp_path, r=100)
+    with pytest.raises(AdapterMismatch, match="rank 100, and no linear of the backbone is wider than 96"):
+        read_peft("de", tmp_path, backbone(PRE).size)
 
 
-@pytest.mark.parametrize("case", REFUSED_EXPORTS)
-def test_what_peft_has_no_place_for_is_not_written(case, tmp_path):
-    config, said = REFUSED_EXPORTS[case]
-    encoder = backbone(PRE)
-    with pytest.raises(AdapterFormatError, match=said):
-        write_peft(made(tmp_path / "store", encoder, config), tmp_path / "out", encoder.config)
-    assert not (tmp_path / "out").exists()
+def test_shapes_are_looked_at_before_anything_is_loaded(saved, monkeypatch):
+    path = saved / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.lm_head.weight": torch.ones(24, 32)}, path)
+    monkeypatch.setattr("adapters.formats.peft.read_tensors", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(AdapterMismatch, match=r"head.weight is of shape"):
+        read_peft("de", saved, backbone(PRE).size)
+
+
+def test_what_it_was_trained_on_is_kept(saved):
+    path = saved / "adapter_config.json"
+    for said, kept in {"facebook/wav2vec2-base": "facebook/wav2vec2-base", "": None, "a\nb": None}.items():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": said}))
+        assert read_peft("de", saved, backbone(PRE).size).base_model == kept
+
+
+MMS = {"adapter_attn_dim": 8}
+
+
+def test_an_adapter_that_ran_over_one_of_mms_is_refused_unless_it_did_not(tmp_path):
+    """PEFT runs over the adapter of MMS within the layers, and what is imported runs on the bare layers."""
+    for folder, base in {"over": MMS, "bare": {}}.items():
+        peft_model(PRE, tmp_path / folder, base=base)
+    reference(PRE, **MMS).save_pretrained(tmp_path / "mms")
+    encoder, config = load_backbone(tmp_path / "mms"), read_config(tmp_path / "mms")
+    with pytest.raises(AdapterMismatch, match=r"of the backbone is 8: PEFT ran over .*; train it .*--bare"):
+        read_foreign("de", tmp_path / "over", encoder.size, config, language="de")
+    found = read_foreign("de", tmp_path / "bare", encoder.size, config, language="de", bare=True)
+    assert found.config.method == "lora"

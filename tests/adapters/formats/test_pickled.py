@@ -56,6 +56,31 @@ def test_in_several_files(made, pickled, tmp_path):
     assert fingerprint(convert(open_repository(str(pickled)), tmp_path / "out")) == fingerprint(made)
 
 
+def test_a_pickle_of_a_torch_of_long_ago(made, pickled, tmp_path):
+    """Which is no zip, and cannot be mapped."""
+    path = pickled / "pytorch_model.bin"
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    assert fingerprint(convert(open_repository(str(pickled)), tmp_path / "out")) == fingerprint(made)
+
+
+def test_what_lies_beside_comes_along(pickled, tmp_path):
+    beside = ("processor_config.json", "preprocessor_config.json", "added_tokens.json", "vocab.json")
+    for name in beside:
+        (pickled / name).write_text(json.dumps({name: 1}))
+    out = convert(open_repository(str(pickled)), tmp_path / "out")
+    assert all((out / name).read_text() == json.dumps({name: 1}) for name in beside)
+
+
+def test_a_crash_leaves_nothing(pickled, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("adapters.formats.pickled.save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        convert(open_repository(str(pickled)), tmp_path / "deep" / "out")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil",)

@@ -42,12 +42,32 @@ def test_what_a_tokenizer_adds_counts_where_the_head_has_rows_for_it(path, kept)
     assert read_vocabulary("de", path, 4).tokens == tuple(FLAT)
 
 
+def test_an_id_without_a_token_says_nothing(path):
+    """transformers takes it for <unk>, of which no text is made."""
+    path.write_text(json.dumps({"<pad>": 0, "|": 1, "a": 2, "b": 5}))
+    found = read_vocabulary("de", path, 6)
+    assert [found.token_text(i) for i in range(6)] == ["", " ", "a", "", "", "b"]
+    assert Wav2Vec2CTCTokenizer(str(path)).convert_ids_to_tokens(3) == "<unk>"
+
+
+def test_special_tokens_that_the_head_has_no_row_for_are_left_out(path):
+    path.write_text(json.dumps({**FLAT, "<s>": 4, "</s>": 5}))
+    assert read_vocabulary("de", path, 4).tokens == tuple(FLAT)
+    assert read_vocabulary("de", path, 5).tokens == (*FLAT, "<s>")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (json.dumps({"deu": FLAT, "fra": FLAT}), "several languages: deu, fra"),
-        (json.dumps({"<pad>": 0, "a": 1}), "has 2 tokens, and the head has 4"),
-        (json.dumps({"<pad>": 0, "a": 5}), "count from 0"),
+        (json.dumps({"<pad>": 0, "a": 1}), "has 2 tokens, the last with the id 1, and the head has 4 rows"),
+        (json.dumps({"<pad>": 0, "a": 5}), "the last with the id 5, and the head has 4 rows: it is another's"),
+        (json.dumps({"<pad>": 0, "a": 10**9}), "the id 1000000000; 65536 tokens are the most"),
+        (json.dumps({"<pad>": 0, "a": 1, "b": 1, "c": 3}), "one id for several tokens"),
+        (json.dumps({"<pad>": 0, "a": [1], "b": 2, "c": 3}), r"has '\[1\]' for 'a', which is no id of a token"),
+        (json.dumps({"<pad>": 0, "a": -1, "b": 2, "c": 3}), "has '-1' for 'a'"),
+        (json.dumps({"<pad>": 0, "a": True, "b": 2, "c": 3}), "has 'True' for 'a'"),
+        (json.dumps({"deu": FLAT, "fra": [1]}), "for 'deu', which is no id"),
         (json.dumps({"a": 0, "b": 1, "c": 2, "d": 3}), "needs one blank token"),
         ("[]", "not one JSON object"),
     ],

@@ -57,14 +57,17 @@ def moved(model: Any, seed: int, scale: float = 0.2) -> None:
                 parameter.add_(torch.randn_like(parameter) * scale)
 
 
-def peft_model(kind: str, folder: Path, seed: int = 1, vocab_size: int = 24, **settings: Any) -> Any:
-    """PEFT's own model with a LoRA far from zero, which it saved in ``folder`` with a vocabulary beside it."""
+def peft_model(
+    kind: str, folder: Path, seed: int = 1, vocab_size: int = 24, base: dict[str, Any] | None = None, **settings: Any
+) -> Any:
+    """PEFT's own model with a LoRA far from zero, which it saved in ``folder`` with a vocabulary beside it. ``base``:
+    what is changed in the configuration of the model below."""
     from peft import LoraConfig, get_peft_model
 
     given = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"], "r": 4, "lora_alpha": 12}
-    base = reference(kind)
-    base.lm_head = torch.nn.Linear(base.config.hidden_size, vocab_size)
-    model = get_peft_model(base, LoraConfig(**{**given, **settings})).eval()
+    below = reference(kind, **(base or {}))
+    below.lm_head = torch.nn.Linear(below.config.hidden_size, vocab_size)
+    model = get_peft_model(below, LoraConfig(**{**given, **settings})).eval()
     moved(model, seed)
     model.save_pretrained(str(folder))
     (folder / "vocab.json").write_text(letters(vocab_size).to_json())

@@ -16,6 +16,7 @@ from adapters.vocab import Vocab
 from app.cli import app
 from tests.adapters.formats.theirs import letters
 from tests.builders import make_model, publish_random
+from tests.hub import Hub
 
 ARPA = b"\\data\\\nngram 1=3\n\n\\1-grams:\n-1.0\t<s>\n-1.0\t</s>\n-1.0\ta\n\n\\end\\\n"
 
@@ -39,11 +40,13 @@ def export(model: Path, *arguments: object) -> Result:
 @pytest.mark.parametrize(("name", "to", "files"), [("lora", "peft", 3), ("mms", "mms", 2)])
 def test_what_is_written_is_what_was_published(model: Path, tmp_path: Path, name: str, to: str, files: int) -> None:
     result = export(model, name, "--to", to, "--out", tmp_path / "out")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    hint = "the model is loaded with adapter_attn_dim=4 to take it\n" if to == "mms" else ""
+    assert result.stderr == hint
     assert sorted(result.stdout.split()) == sorted(str(path) for path in (tmp_path / "out").iterdir())
     assert len(result.stdout.split()) == files
     encoder = load_backbone(model / "backbone")
-    again = read_foreign("x", tmp_path / "out", encoder.size, language="de", model_type="wav2vec2")
+    again = read_foreign("x", tmp_path / "out", encoder.size, encoder.config, language="de")
     store = AdapterStore(model / "adapters")
     was = store.load(store.record(name), size=encoder.size).tensors
     assert again.tensors.keys() == was.keys()
@@ -53,7 +56,44 @@ def test_what_is_written_is_what_was_published(model: Path, tmp_path: Path, name
 def test_peft_finds_the_backbone(model: Path, tmp_path: Path) -> None:
     export(model, "lora", "--to", "peft", "--out", tmp_path)
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == str(model / "backbone")
+    assert (settings["base_model_name_or_path"], settings["revision"]) == (str(model / "backbone"), None)
+
+
+def test_peft_finds_the_backbone_on_the_hub(
+    hub: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its id and commit, not by where it happens to lie here."""
+    hub.repos["acme/exported-off"] = model / "backbone"
+    monkeypatch.setenv("TONGUES_BACKBONE", "acme/exported-off")
+    result = export(model, "lora", "--to", "peft", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "acme/exported-off"
+    assert settings["revision"] == hub.commit("acme/exported-off")
+
+
+@pytest.mark.parametrize(("name", "to", "file"), [("lora", "peft", "adapter_config"), ("mms", "mms", "adapter.deu")])
+def test_nothing_is_replaced_unasked(model: Path, tmp_path: Path, name: str, to: str, file: str) -> None:
+    given = (name, "--to", to, "--out", tmp_path / "out")
+    assert export(model, *given).exit_code == 0
+    result = export(model, *given)
+    assert result.exit_code == 1
+    assert "is there already: choose another folder, or replace it with --force" in result.stderr
+    assert list((tmp_path / "out").glob(f"{file}*"))
+    assert export(model, *given, "--force").exit_code == 0
+
+
+def test_a_script_is_not_dropped(model: Path, tmp_path: Path) -> None:
+    """Two scripts of one language are two files, by their own names or by what is said."""
+    encoder, config = load_backbone(model / "backbone"), AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 30)
+    for name, language in {"uig-script_arabic": "ug", "mine": "ug-Cyrl"}.items():
+        publish_random(model, name, config, letters(30), encoder, seed=7, language=language)
+    out = tmp_path / "out"
+    assert export(model, "uig-script_arabic", "--to", "mms", "--out", out).exit_code == 0
+    result = export(model, "mine", "--to", "mms", "--out", out)
+    assert "several codes for what 'ug-Cyrl' may be: say which with --code" in result.stderr
+    assert export(model, "mine", "--to", "mms", "--out", out, "--code", "uig-script_cyrillic").exit_code == 0
+    assert len(list(out.glob("adapter.uig-script_*.safetensors"))) == 2
 
 
 def test_a_code_of_its_own(model: Path, tmp_path: Path) -> None:

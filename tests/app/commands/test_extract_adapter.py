@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner, Result
 
-from adapters.backbone import fingerprint
+from adapters.backbone import fingerprint, load_backbone
 from adapters.config import AdapterConfig
 from adapters.encoder import size_of
 from adapters.store import AdapterStore
 from app.cli import app
-from tests.adapters.formats.theirs import letters
-from tests.adapters.test_extraction import AUDIO, checkpoint, front_end, low_rank
+from tests.adapters.formats.theirs import CLOSE, letters, logits, ours
+from tests.adapters.tuned import AUDIO, checkpoint, front_end, low_rank
+from tests.hub import Hub
 
 KIND = "wav2vec2-pre-norm-layer"
 
@@ -74,7 +78,7 @@ def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, audio: Path) -> None
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("error: adapter 'de': at rank 2, the highest that is allowed, ")
     for arguments, said in {
-        ("--audio", str(audio / "0.wav")): "149 frames of audio to measure on; at least 400 (8 s) are needed",
+        ("--audio", str(audio / "0.wav")): "frames of the audio; 400 are needed to measure on",
         ("--audio", str(audio / "README.md")): "not audio",
         ("--audio", str(tmp_path / "backbone")): "backbone to measure on: give some with --audio",
         ("--audio", str(tmp_path / "none.wav")): "no recordings in ",
@@ -87,10 +91,41 @@ def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, audio: Path) -> None
     assert not (tmp_path / "adapters").exists()
 
 
-def test_a_changed_front_end(tmp_path: Path, audio: Path) -> None:
-    checkpoint(tmp_path, KIND, front_end)
+def test_a_changed_front_end(tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe that it names serves the checkpoint as it is."""
+    model = checkpoint(tmp_path, KIND, front_end)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TONGUES_BACKBONE", str(tmp_path / "backbone"))
     result = extract(tmp_path, audio)
     assert result.exit_code == 1
-    assert (
-        "error: adapter 'de': the checkpoint differs in feature_projection.projection.weight by 10.00%" in result.stderr
-    )
+    assert "checkpoint differs in feature_projection.projection.weight by 10.00%" in result.stderr
+    told = result.stderr.splitlines()[-1]
+    recipe = told.partition("serve it as a model of its own (with the same --audio, if any): ")[2]
+    made, copied, extracted = recipe.split(" && ")
+    for command in (made, copied):
+        subprocess.run(shlex.split(command), check=True)
+    settings = [part for part in shlex.split(extracted) if part.startswith("TONGUES_")]
+    for setting in settings:
+        monkeypatch.setenv(*setting.split("="))
+    given = shlex.split(extracted)[len(settings) + 1 :]
+    again = CliRunner().invoke(app, [*given, "--audio", str(audio)])
+    assert again.exit_code == 0, again.stderr
+    assert ": head 0, 100.0% of frames agree" in again.stdout
+    folder = tmp_path / "models" / "de"
+    encoder, store = load_backbone(folder / "backbone"), AdapterStore(folder / "adapters")
+    loaded = store.load(store.record("de"), size=encoder.size)
+    row = ours(encoder, [(loaded.record.config, loaded.tensors)], AUDIO[:1])[0]
+    torch.testing.assert_close(row, logits(model, AUDIO[0]), **CLOSE)
+
+
+def test_onto_a_backbone_of_the_hub_and_into_the_first_store(
+    hub: Hub, tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(tmp_path, KIND, low_rank(1))
+    hub.repos["acme/extracted-off"] = tmp_path / "backbone"
+    monkeypatch.setenv("TONGUES_BACKBONE", "acme/extracted-off")
+    monkeypatch.setenv("TONGUES_ADAPTERS", str(tmp_path / "store"))
+    result = extract(tmp_path, audio)
+    assert result.exit_code == 0, result.stderr
+    record = AdapterStore(tmp_path / "store").record("de")
+    assert (record.config.size, record.fingerprint) == (1, fingerprint(tmp_path / "backbone"))

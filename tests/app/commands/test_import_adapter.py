@@ -8,12 +8,13 @@ from typer.testing import CliRunner, Result
 
 from adapters.config import AdapterConfig
 from adapters.formats.mms import write_mms
-from adapters.formats.peft import write_peft
+from adapters.formats.peft_export import write_peft
 from adapters.store import AdapterStore
 from app.cli import app
 from tests.adapters.formats.theirs import made
 from tests.app.recordings import recording
 from tests.builders import encoder_of, make_model, reference
+from tests.hub import Hub
 
 KIND = "wav2vec2-pre-norm-layer"
 
@@ -104,3 +105,40 @@ def test_options_of_the_list_are_not_passed_over(model: Path, theirs: Path) -> N
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 2
     assert "options of import come after it" in result.stderr
+
+
+def test_onto_a_backbone_of_the_hub_and_into_the_first_store(
+    hub: Hub, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the image: the backbone comes from the hub, and adapters go where PUT publishes them."""
+    reference(KIND).wav2vec2.save_pretrained(theirs / "repo")
+    hub.repos["acme/imported-on"] = theirs / "repo"
+    monkeypatch.chdir(theirs)
+    monkeypatch.setenv("TONGUES_BACKBONE", "acme/imported-on")
+    given = ["adapters", "import", str(theirs / "peft"), "--name", "lora", "--lang", "de"]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert AdapterStore(theirs / "models" / "acme--imported-on" / "adapters").names() == ("lora",)
+    monkeypatch.setenv("TONGUES_ADAPTERS", str(theirs / "store"))
+    assert CliRunner().invoke(app, [*given[:4], "other", *given[5:]]).exit_code == 0
+    assert AdapterStore(theirs / "store").names() == ("other",)
+    told = json.loads(CliRunner().invoke(app, ["adapters", "--json"]).stdout)["adapters"]
+    assert {one["name"]: one["state"] for one in told} == {"lora": "stored", "other": "stored"}
+
+
+def test_what_it_was_trained_on_is_recorded_and_told(model: Path, theirs: Path) -> None:
+    path = theirs / "peft" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "facebook/wav2vec2-base"}))
+    result = run(model, "adapters", "import", theirs / "peft", "--name", "lora", "--lang", "de")
+    record = AdapterStore(model / "adapters").record("lora")
+    assert record.training == {"imported": "peft", "base_model": "facebook/wav2vec2-base"}
+    assert result.stdout == f"lora {record.version}: lora 2, de, trained on facebook/wav2vec2-base\n"
+
+
+def test_over_an_mms_backbone_only_what_was_trained_without_it(model: Path, theirs: Path) -> None:
+    path = model / "backbone" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "adapter_attn_dim": 4}))
+    given = ("adapters", "import", theirs / "peft", "--name", "lora", "--lang", "de")
+    result = run(model, *given)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "error: adapter 'lora': adapter_attn_dim of the backbone is 4" in result.stderr
+    assert run(model, *given, "--bare").exit_code == 0
