@@ -18,13 +18,13 @@ RUN /opt/tongues/bin/pip install --no-cache-dir --no-deps . \
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /srv/tongues --create-home tongues \
-    && install -d -o tongues -g tongues /adapters /hub
+    && install -d -o tongues -g tongues /adapters /hub /cache
 COPY --from=build /opt/tongues /opt/tongues
 WORKDIR /srv/tongues
 COPY models models
 ENV PATH=/opt/tongues/bin:$PATH PYTHONUNBUFFERED=1 TONGUES_ADAPTERS=/adapters HF_HOME=/hub
 USER tongues
-VOLUME /adapters /hub
+VOLUME /adapters /hub /cache
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]

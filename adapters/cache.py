@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ from adapters.location import Kept, Location, Signature
 log = logging.getLogger("tongues.adapters")
 
 _NAMED_BY_CONTENT = re.compile(r"[a-z]+-([0-9a-f]{16})\.[a-z.]+")
+_COPY = re.compile(rf"\.?{_NAMED_BY_CONTENT.pattern}(\.[0-9a-f]{{16}})?")  # or what a killed process left of one
+_OF_A_STORE = re.compile(r"[0-9a-f]{16}")
 
 
 class CachedLocation:
@@ -35,6 +38,10 @@ class CachedLocation:
 
     def __str__(self) -> str:
         return str(self._location)
+
+    @property
+    def pace_s(self) -> float:
+        return self._location.pace_s
 
     def records(self) -> dict[str, Signature]:
         return self._location.records()
@@ -93,7 +100,12 @@ class CachedLocation:
             log.warning("no copy of %s is kept: %s", file, error)
 
     def _make_room(self) -> None:
-        copies = [(path.stat(), path) for path in self._all.glob("*/*") if path.is_file()]
+        """Of all stores. What else lies in the folder is not ours."""
+        copies = []
+        for path in self._all.glob("*/*"):
+            if _COPY.fullmatch(path.name) and _OF_A_STORE.fullmatch(path.parent.name):
+                with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                    copies.append((path.lstat(), path))
         size = sum(stat.st_size for stat, _ in copies)
         for stat, path in sorted(copies, key=lambda copy: copy[0].st_mtime_ns):
             if size <= self._max_bytes:

@@ -17,7 +17,7 @@ class FolderLocation:
     """A folder for each adapter. What is written is synced, writers of all processes take turns, and links that lead
     out of an adapter's folder are refused."""
 
-    remote = False
+    remote, pace_s = False, 0.0
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -30,6 +30,10 @@ class Location(Protocol):
     @property
     def remote(self) -> bool: ...
 
+    @property
+    def pace_s(self) -> float:
+        """Between two listings, at least."""
+
     def records(self) -> dict[str, Signature]:
         """Each adapter that has a record, and what changes whenever another one is put there. One listing, however
         many there are."""

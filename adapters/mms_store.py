@@ -1,13 +1,16 @@
 """The languages of an MMS checkpoint: an adapter each, beside the backbone, fetched when it is first worn.
 
 What there is follows from the list of files and from ``vocab.json`` alone, so that a thousand languages are registered
-without a byte of their weights.
+without a byte of their weights. A repository of a hub stays at its commit; a folder is listed again when it changes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,10 +28,23 @@ from adapters.record import AdapterRecord, StoredFile
 from adapters.repository import Folder, Repository, RepositoryFile
 from adapters.shapes import parameter_count
 
+log = logging.getLogger("tongues.adapters")
+
 _VOCAB = "vocab.json"
 _MOST_VOCAB_BYTES = 1 << 26
 _BESIDE_BYTES = 1 << 20  # a file's header, and what else it may bring
 _MOST_BYTES_EACH = 4
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The files of languages by the names of these, their parts of the vocabulary, and the names whose file needs no
+    network, which grow."""
+
+    files: Mapping[str, tuple[str, RepositoryFile]]
+    vocabs: Mapping[str, Mapping[str, int]]
+    signatures: Mapping[str, Signature]
+    here: set[str]
 
 
 class MmsStore:
@@ -41,15 +57,8 @@ class MmsStore:
     def __init__(self, repository: Repository, width: int, size: BackboneSize, fingerprint: str) -> None:
         """Raises :class:`~adapters.errors.HubError` where there is no ``vocab.json``, or it cannot be read."""
         self._repository, self._width, self._size, self._fingerprint = repository, width, size, fingerprint
-        self._files: dict[str, tuple[str, RepositoryFile]] = {}
-        for file, told in repository.files.items():
-            if matched := FILE.fullmatch(file):
-                self._files[matched["language"]] = (file, told)
-        self._vocabs = self._read_vocabs() if self._files else {}
-        stamp = repository.files[_VOCAB].stamp if self._files else ""
-        self._signatures: dict[str, Signature] = {
-            name: (told.stamp, stamp) for name, (_, told) in sorted(self._files.items())
-        }
+        self._stamp = self._stamp_now()
+        self._listing = self._listed()
 
     def __repr__(self) -> str:
         return f"MmsStore({self._repository.name!r})"
@@ -59,9 +68,21 @@ class MmsStore:
         """Whether files come over a network."""
         return not isinstance(self._repository, Folder)
 
-    def signatures(self) -> dict[str, Signature]:
-        """Of each language's file, and of the vocabulary; a repository stays at its commit."""
-        return self._signatures
+    @property
+    def pace_s(self) -> float:
+        """A commit of a hub never changes."""
+        return math.inf if self.remote else 0.0
+
+    def signatures(self) -> Mapping[str, Signature]:
+        """Of each language's file, and of the vocabulary. What a folder held before stands where it cannot be listed
+        any more."""
+        if (stamp := self._stamp_now()) != self._stamp:
+            self._stamp = stamp
+            try:
+                self._listing = self._listed()
+            except HubError as error:
+                log.warning("what was listed before stands: %s", error)
+        return self._listing.signatures
 
     def record(self, name: str) -> AdapterRecord:
         """What can be told before the file is there. Raises :class:`UnknownAdapter`, or :class:`AdapterFormatError`
@@ -88,8 +109,8 @@ class MmsStore:
         )
 
     def here(self, record: AdapterRecord) -> bool:
-        """Whether its file can be read without a network."""
-        return self._repository.here(record.weights.name)
+        """Whether its file can be read without a network, as far as this process knows."""
+        return record.name in self._listing.here
 
     def load(self, record: AdapterRecord, *, size: BackboneSize) -> LoadedAdapter:
         """Fetch and read it. Raises :class:`AdapterAway` where it cannot be had for now, :class:`AdapterCorrupt` where
@@ -99,37 +120,68 @@ class MmsStore:
         tensors = self._tensors(record)
         imported = read_mms(name, tensors, self._tokens(name), size)
         dtype = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
-        check_tensors(name, imported.config, dtype, imported.tensors, imported.vocab, size)
+        # against the width of the backbone, not of the file: seats are made for that
+        check_tensors(name, record.config, dtype, imported.tensors, imported.vocab, size)
         return LoadedAdapter(record, dict(imported.tensors), imported.vocab)
 
     def _file(self, name: str) -> tuple[str, RepositoryFile]:
-        if name not in self._files:
+        if (found := self._listing.files.get(name)) is None:
             raise UnknownAdapter(f"there is no adapter {name!r} in {self._repository.name}")
-        return self._files[name]
+        return found
 
     def _tokens(self, name: str) -> Mapping[str, int]:
-        if name not in self._vocabs:
+        if (found := self._listing.vocabs.get(name)) is None:
             raise AdapterFormatError(name, f"{_VOCAB} of {self._repository.name} has no part for {name!r}")
-        return self._vocabs[name]
+        return found
 
     def _tensors(self, record: AdapterRecord) -> dict[str, Tensor]:
         name, stored = record.name, record.weights
         told = self._file(name)[1]
         try:
-            content = self._repository.fetch(stored.name).read_bytes()
+            path = self._repository.fetch(stored.name)
+            as_listed = path.stat().st_size == stored.size_bytes  # nothing larger is read
+            content = path.read_bytes() if as_listed else b""
         except (HubError, OSError) as error:
             raise AdapterAway(name, str(error)) from error
-        if len(content) != stored.size_bytes or (told.sha256 and sha256(content).hexdigest() != told.sha256):
+        if not as_listed or (told.sha256 and sha256(content).hexdigest() != told.sha256):
+            self._listing.here.discard(name)
             self._repository.forget(stored.name)
             raise AdapterCorrupt(name, f"{stored.name} came as another file than {self._repository.name} lists")
+        self._listing.here.add(name)
         try:
             return safetensors.torch.load(content)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise AdapterFormatError(name, f"{stored.name} is not safetensors: {error}") from error
 
-    def _read_vocabs(self) -> Mapping[str, Mapping[str, int]]:
-        if _VOCAB not in self._repository.files:
+    def _stamp_now(self) -> Hashable:
+        """Another one where the listing may be another one."""
+        if not isinstance(self._repository, Folder):
+            return None
+        try:
+            told = [path.stat() for path in (self._repository.path, self._repository.path / _VOCAB)]
+        except OSError:
+            return None
+        return tuple((one.st_mtime_ns, one.st_size) for one in told)
+
+    def _listed(self) -> _Listing:
+        try:
+            there = self._repository.files
+        except OSError as error:
+            raise HubError(f"{self._repository.name} cannot be listed: {error}") from error
+        found = {matched["language"]: (file, told) for file, told in there.items() if (matched := FILE.fullmatch(file))}
+        if not found:
+            return _Listing({}, {}, {}, set())
+        if _VOCAB not in there:
             raise HubError(f"{self._repository.name}: adapters of languages, and no {_VOCAB} that says what they speak")
+        vocabs, stamp = self._read_vocabs(), there[_VOCAB].stamp
+        return _Listing(
+            found,
+            vocabs,
+            {name: (told.stamp, stamp) for name, (_, told) in sorted(found.items())},
+            {name for name, (file, _) in found.items() if self._repository.here(file)},
+        )
+
+    def _read_vocabs(self) -> Mapping[str, Mapping[str, int]]:
         path = self._repository.fetch(_VOCAB)
         try:
             if path.stat().st_size > _MOST_VOCAB_BYTES:

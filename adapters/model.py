@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
@@ -27,15 +28,21 @@ class Model:
 
 
 def open_model(
-    backbone: Path | str, stores: Iterable[Path | str], *, cache: Path | None = None, cache_bytes: int = 1 << 32
+    backbone: Path | str,
+    stores: Iterable[Path | str],
+    *,
+    cache: Path | None = None,
+    cache_bytes: int = 1 << 32,
+    stop: Event | None = None,
 ) -> Model:
     """``backbone``: a folder or ``OWNER/NAME[@REVISION]`` of the hub. ``stores``: folders and addresses of adapters,
     the first to be asked first. ``cache``: a folder for copies of what lies at addresses, of up to ``cache_bytes``.
+    ``stop``: set by who does not wait any more for what is being downloaded.
 
     Raises :class:`~adapters.errors.HubError`, :class:`~adapters.errors.BackboneError` and
     :class:`~adapters.errors.StoreError`.
     """
-    repository = open_repository(str(backbone))
+    repository = open_repository(str(backbone), stop)
     folder = fetch_backbone(repository)
     known_by, size = fingerprint(folder), size_of(read_config(folder))
     languages = mms_store(repository, folder, size, known_by)

@@ -19,6 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from adapters.errors import StoreAway, StoreError
 from adapters.location import RECORD, Kept, Signature, left_by_a_writer
+from adapters.reason import reason
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
 _READING: Mapping[str, dict[str, Any]] = {"hf": {"block_size": 0}}  # a stream, without asking for the size beforehand
 _SIGNS = ("ETag", "etag", "generation", "blob_id", "LastModified", "mtime", "updated", "created", "size")
 _PUT_AT = ("LastModified", "updated", "mtime", "created")
+_PACE_S, _PACES_S = 2.0, {"hf": 60.0}  # a hub counts requests
 
 
 def is_address(text: str) -> bool:
@@ -78,6 +80,10 @@ class RemoteLocation:
 
     def __str__(self) -> str:
         return self.address
+
+    @property
+    def pace_s(self) -> float:
+        return _PACES_S.get(self._protocol, _PACE_S)
 
     @cached_property
     def _files(self) -> Any:
@@ -151,7 +157,7 @@ class RemoteLocation:
             with self._listing:  # some clients keep what they listed, and mind who fills that
                 found = self._ask(self._list)
         except FileNotFoundError as error:
-            raise StoreAway(f"the store {self} is not there: {error}") from error
+            raise StoreAway(f"the store {self} is not there: {reason(error)}") from error
         listed: dict[str, dict[str, dict[str, Any]]] = {}
         for path, told in found.items():
             folder, _, file = path.rpartition("/")
@@ -181,18 +187,18 @@ class RemoteLocation:
         except FileNotFoundError:
             raise
         except EntryNotFoundError as error:
-            raise FileNotFoundError(str(error)) from error
+            raise FileNotFoundError(reason(error)) from error
         except Exception as error:  # each client has a tree of its own
-            raise StoreAway(f"the store {self} cannot be reached: {_reason(error)}") from error
+            raise StoreAway(f"the store {self} cannot be reached: {reason(error)}") from error
 
     def _change(self, call: Callable[[], object]) -> None:
         try:
             self._ask(call)
         except FileNotFoundError as error:
-            raise StoreError(f"the store {self} cannot be written: {error}") from error
+            raise StoreError(f"the store {self} cannot be written: {reason(error)}") from error
         except StoreAway as error:
             if isinstance(error.__cause__, PermissionError | NotImplementedError):
-                raise StoreError(f"the store {self} cannot be written: {_reason(error.__cause__)}") from error
+                raise StoreError(f"the store {self} cannot be written: {reason(error.__cause__)}") from error
             raise
 
 
@@ -202,7 +208,3 @@ def _put_at_s(told: Mapping[str, Any]) -> float:
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
     return at.timestamp() if isinstance(at, datetime) else float(at)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

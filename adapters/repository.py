@@ -6,15 +6,16 @@ proxies mean here what they mean everywhere. A repository stays at the commit th
 
 from __future__ import annotations
 
-import io
 import logging
+import os
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
 import httpx2
@@ -39,16 +40,24 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils.tqdm import tqdm
 
+from adapters.download import TRIES, download
 from adapters.errors import BackboneError, HubError
+from adapters.reason import reason
 from adapters.weights import INDEX, PICKLES, WHOLE, pickle_refused
 
 log = logging.getLogger("tongues.hub")
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-_CONFIGURATION = ("config.json", "preprocessor_config.json", "vocab.json", "tokenizer_config.json")
-_EACH_SHARE = 0.1
+_CONFIGURATION = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "vocab.json",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+_LARGE_BYTES = 1 << 26  # what is smaller is asked for again by who wants it
 _UNREACHABLE = (httpx2.TransportError, ConnectionError, TimeoutError)
 
 
@@ -122,14 +131,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class HubRepository:
-    """A repository of a hub at one commit. Without a network its files are those that were fetched before."""
+    """A repository of a hub at one commit. ``offline``: the hub is not asked, and the files are those that were fetched
+    before. ``stop``: set by who does not want any more what is being downloaded."""
 
     id: str
     commit: str
     offline: bool = False
+    stop: Event = field(default_factory=Event, compare=False, repr=False)
 
     @classmethod
-    def open(cls, source: str) -> HubRepository:
+    def open(cls, source: str, stop: Event | None = None) -> HubRepository:
         """``source``: ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Where the hub cannot be reached, the commit that the
         cache knows. Raises :class:`~adapters.errors.HubError` saying what would help."""
         repo, _, revision = source.partition("@")
@@ -138,34 +149,36 @@ class HubRepository:
         except RevisionResolutionError as error:
             raise HubError(
                 f"{source}: the hub at {constants.ENDPOINT} cannot be reached, and nothing of it was fetched before: "
-                f"{error.__cause__ or error}"
+                f"{reason(error.__cause__ or error)}"
             ) from error
-        except (HfHubHTTPError, HFValidationError, *_UNREACHABLE) as error:
+        except Exception as error:
             raise HubError(f"{source}: {_said(error)}") from error
-        found = cls(repo, commit, offline=constants.is_offline_mode())
-        try:
-            _ = found.files
-        except HubError as error:
-            if found.offline:
-                raise
-            found = cls(repo, commit, offline=True)
-            _ = found.files
-            log.warning("%s; what was fetched before is served", error)
+        found = cls(repo, commit, offline=constants.is_offline_mode(), stop=stop or Event())
+        _ = found.files
+        log.info("%s: to stay at it: %s", source, found.name)
         return found
 
     @property
     def name(self) -> str:
-        return f"{self.id}@{self.commit[:12]}"
+        """What pins it: :meth:`open` takes it."""
+        return f"{self.id}@{self.commit}"
 
     @cached_property
     def files(self) -> Mapping[str, RepositoryFile]:
-        """Raises :class:`~adapters.errors.HubError` where they cannot be listed."""
+        """Where the hub does not answer, those that it listed before. Raises :class:`~adapters.errors.HubError` where
+        there is no list of them."""
         if self.offline:
-            return self._cached_files()
+            if (listed := self._listed_before()) is None:
+                raise HubError(f"{self.name}: nothing of it was fetched before, and the hub is not asked")
+            return {file: told for file, told in listed.items() if self.here(file)}
         try:
             return _remote_files(self.id, self.commit)
-        except (HfHubHTTPError, *_UNREACHABLE) as error:
-            raise HubError(f"{self.id}: {_said(error)}") from error
+        except Exception as error:
+            failure = HubError(f"{self.name}: {_said(error)}")
+            if (listed := self._listed_before()) is None:
+                raise failure from error
+            log.warning("%s; what was fetched before is served, and other files are asked for when needed", failure)
+            return listed
 
     def here(self, file: str) -> bool:
         return isinstance(try_to_load_from_cache(self.id, file, revision=self.commit), str)
@@ -173,56 +186,56 @@ class HubRepository:
     def fetch(self, file: str) -> Path:
         if not self.offline and not self.here(file):
             log.info("fetching %s of %s", file, self.name)
-        try:
-            found = hf_hub_download(
-                self.id, file, revision=self.commit, local_files_only=self.offline, tqdm_class=_Logged
-            )
-        except (HfHubHTTPError, EntryNotFoundError, OSError, *_UNREACHABLE) as error:
-            raise HubError(f"{file} of {self.id}: {_said(error)}") from error
-        return Path(found)
+        large = file in self.files and self.files[file].size_bytes >= _LARGE_BYTES
+        return self._download(hf_hub_download, [file], filename=file, tries=TRIES if large else 1)
 
     def forget(self, file: str) -> None:
         if not self.offline and self.here(file):
             self.fetch(file).resolve().unlink(missing_ok=True)
 
     def fetch_all(self, files: Collection[str]) -> Path:
-        if not self.offline and not all(map(self.here, files)):
-            size = sum(self.files[file].size_bytes for file in files if file in self.files)
-            log.info("fetching %s from %s: %.1f MB", self.name, constants.ENDPOINT, size / 1e6)
-        try:
-            return Path(
-                snapshot_download(
-                    self.id,
-                    revision=self.commit,
-                    allow_patterns=sorted(files),
-                    local_files_only=self.offline,
-                    tqdm_class=_Logged,
-                )
-            )
-        except (HfHubHTTPError, EntryNotFoundError, OSError, *_UNREACHABLE) as error:
-            raise HubError(f"{self.id}: {_said(error)}") from error
+        if not self.offline and (missing := self._missing_bytes(files)):
+            log.info("fetching %s from %s: %.1f MB", self.name, constants.ENDPOINT, missing / 1e6)
+        return self._download(snapshot_download, files, allow_patterns=sorted(files), tries=TRIES)
 
-    def _cached_files(self) -> Mapping[str, RepositoryFile]:
-        """Only those that are here; a large file's place in the cache is named for its hash."""
+    def _download(self, get: Callable[..., Any], files: Collection[str], *, tries: int, **which: Any) -> Path:
+        def fetch(bars: type) -> Path:
+            found = get(self.id, revision=self.commit, local_files_only=self.offline, tqdm_class=bars, **which)
+            return Path(found)
+
+        try:
+            return download(fetch, lambda: self._missing_bytes(files), self.stop, tries=tries)
+        except HubError:
+            raise
+        except Exception as error:  # hf_xet and mirrors raise what huggingface_hub does not name
+            raise HubError(f"{', '.join(sorted(files))} of {self.name}: {_said(error)}") from error
+
+    def _missing_bytes(self, files: Collection[str]) -> int:
+        return sum(self.files[file].size_bytes for file in files if file in self.files and not self.here(file))
+
+    def _listed_before(self) -> Mapping[str, RepositoryFile] | None:
+        """All files, as the hub told them when some were fetched. The hash of a large one is known where it is here:
+        its place in the cache is named for that."""
         try:
             listed = get_cached_repo_tree(self.id, revision=self.commit)
-        except CachedRepoTreeNotFoundError as error:
-            raise HubError(f"{self.id}: nothing of {self.commit[:12]} was fetched before: {error}") from error
+        except CachedRepoTreeNotFoundError:
+            return None
         found = {}
         for file in listed:
-            if self.here(file.path):
-                blob = self.fetch(file.path).resolve().name
-                found[file.path] = RepositoryFile(file.size, blob, blob if len(blob) == 64 else None)
+            place = try_to_load_from_cache(self.id, file.path, revision=self.commit)
+            blob = Path(os.readlink(place)).name if isinstance(place, str) and os.path.islink(place) else file.blob_id
+            found[file.path] = RepositoryFile(file.size, blob, blob if len(blob) == 64 else None)
         return found
 
 
-def open_repository(source: str) -> Repository:
-    """A folder, or a repository of the hub by its id. Raises :class:`~adapters.errors.HubError` for what is neither."""
+def open_repository(source: str, stop: Event | None = None) -> Repository:
+    """A folder, or a repository of the hub by its id, whose downloads are given up once ``stop`` is set. Raises
+    :class:`~adapters.errors.HubError` for what is neither."""
     if Path(source).is_dir():
         return Folder(Path(source))
     if not _ID.fullmatch(source):
         raise HubError(f"{source!r} is neither a folder nor the id of a repository, OWNER/NAME or OWNER/NAME@REVISION")
-    return HubRepository.open(source)
+    return HubRepository.open(source, stop)
 
 
 def fetch_backbone(repository: Repository) -> Path:
@@ -249,7 +262,7 @@ def _remote_files(repo: str, commit: str) -> Mapping[str, RepositoryFile]:
     return found
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """What went wrong, and what would help."""
     if isinstance(error, GatedRepoError):
         return "its owner grants access to it: ask there, and give a token in HF_TOKEN"
@@ -261,27 +274,10 @@ def _said(error: Exception) -> str:
         return f"the hub at {constants.ENDPOINT} answered {error.response.status_code}"
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, (HfHubHTTPError, *_UNREACHABLE)):
         return _said(error.__cause__)
-    if isinstance(error, EntryNotFoundError):
-        return "it is not in the cache, and the hub is not asked" if constants.is_offline_mode() else str(error)
+    if isinstance(error, EntryNotFoundError) and constants.is_offline_mode():
+        return "it is not in the cache, and the hub is not asked"
     if isinstance(error, _UNREACHABLE):
-        return f"the hub at {constants.ENDPOINT} cannot be reached: {str(error) or type(error).__name__}"
-    return str(error)
-
-
-class _Logged(tqdm):
-    """A download's progress in the log, a line for each tenth; of a snapshot's bars that of the bytes that came."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})  # type: ignore[no-untyped-call]
-        self._told = self.unit == "B" and not str(self.desc).startswith("Reconstructing")
-        self._said = 0.0
-
-    def update(self, n: float | None = 1) -> bool | None:
-        shown: bool | None = super().update(n)
-        if self._told and self.total and self.n >= (self._said + _EACH_SHARE) * self.total:
-            self._said = self.n / self.total
-            log.info("fetched %.1f of %.1f MB", self.n / 1e6, self.total / 1e6)
-        return shown
-
-    def display(self, *args: Any, **options: Any) -> None:
-        """Nothing: a bar is of use to a terminal alone."""
+        return f"the hub at {constants.ENDPOINT} cannot be reached: {reason(error)}"
+    if isinstance(error, EntryNotFoundError | HFValidationError | OSError):
+        return reason(error)
+    return f"it cannot be had from the hub at {constants.ENDPOINT}: {type(error).__name__}: {reason(error)}"

@@ -75,6 +75,11 @@ class AdapterStore:
         """Whether what it holds comes over a network: then any call may take long, and raise :class:`StoreAway`."""
         return self.location.remote
 
+    @property
+    def pace_s(self) -> float:
+        """Between two looks at what it holds, at least."""
+        return self.location.pace_s
+
     def here(self, record: AdapterRecord) -> bool:
         """Whether its files can be read without a network."""
         return not self.remote

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from adapters.errors import UnknownAdapter
-from adapters.shapes import parameter_count
 from app.engine.whereabouts import Whereabouts, unloaded
 from app.schemas import AdapterOut
 
@@ -40,7 +39,7 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, he
     found = whereabouts(adapter)
     state, reason = found.state, found.reason
     try:
-        parameters = parameter_count(record.config, registry.size)
+        parameters = adapter.parameters(registry.size)
     except ValueError as error:  # a method that nobody here knows: found out when it is first worn
         parameters, state, reason = None, "failed", str(error)
     test = record.metrics.get("test", {})

@@ -37,6 +37,7 @@ def create_app(
         try:
             yield
         finally:
+            service.give_up()
             await asyncio.gather(starting, return_exceptions=True)
             await service.drain()
 

@@ -64,6 +64,7 @@ def make_engine(settings: Settings) -> Engine:
         pinned=settings.pinned,
         max_host_bytes=settings.host_bytes,
         watch_s=settings.watch_s or None,
+        sweeps=settings.admin_key is not None,
         max_requests=settings.max_requests,
         request_timeout_s=settings.request_timeout_s,
         budget=replace(
@@ -90,6 +91,7 @@ class Service:
         self._make = make
         self._on_failure = on_failure
         self._engine: Engine | None = None
+        self._starting: Engine | None = None
         self._failure: str | None = None
         self._draining = False
 
@@ -98,16 +100,30 @@ class Service:
         begin = time.perf_counter()
         try:
             engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
-            await engine.start()
+            self._starting = engine
+            if not self._draining:
+                await engine.start()
+            self._starting = None
         except Exception as error:
+            if self._draining:
+                _LOG.info("the start was given up: %s", error)
+                return
             self._failure = str(error) if isinstance(error, TonguesError) else f"{type(error).__name__}: {error}"
             _LOG.error("cannot serve: %s", self._failure, exc_info=not isinstance(error, TonguesError))
             if self._on_failure is not None:
                 self._on_failure()
             return
+        if self._draining and not engine.ready:
+            return
         self._engine = engine
         names = len(engine.registry.snapshot.adapters)
         _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.source, names)
+
+    def give_up(self) -> None:
+        """A start that goes on is of no use any more: it need not wait for what it downloads."""
+        self._draining = True
+        if self._starting is not None:
+            self._starting.give_up()
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs."""

@@ -1,13 +1,13 @@
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hub import HUB, Hub
+
 # The hub of all tests is one of their own, and nothing that they fetch stays. Read when huggingface_hub is imported.
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    HUB_PORT = _free.getsockname()[1]
-os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+# The port stays theirs; nobody listens on it before the first test that wants a hub.
+os.environ["HF_ENDPOINT"] = HUB.url
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="tongues-hub-")
 os.environ.pop("HF_TOKEN", None)
 
@@ -16,7 +16,6 @@ import torch
 from hypothesis import settings
 
 from tests.builders import make_model
-from tests.hub import Hub
 
 # Every run tries the same examples, however busy the machine is.
 settings.register_profile("tongues", deadline=None, derandomize=True)
@@ -31,7 +30,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _hub() -> Iterator[Hub]:
-    with Hub(HUB_PORT).running() as running:
+    with HUB.running() as running:
         yield running
 
 

@@ -7,9 +7,12 @@ beforehand.
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,34 +22,58 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-Fault = Literal["unavailable", "truncated", "wrong", "cut", "slow", "missing", "huge"]
+Fault = Literal["unavailable", "truncated", "wrong", "cut", "reset", "slow", "trickle", "missing", "huge"]
 _LARGE = (".safetensors", ".bin")
 _PAGE = 1_000
+_AT_ONCE, _EACH_S = 10_000, 0.1
+
+
+def _bound() -> socket.socket:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound
 
 
 @dataclass
 class Hub:
-    """``faults``: by file name, what goes wrong when it is asked for. ``asked``: how often each was got."""
+    """``bound``: a socket of its own, which nobody listens on yet. ``revisions``: names of each repository's commit
+    besides main. ``faults``: by a file's path in its repository, what goes wrong when it is asked for. ``asked``: how
+    often each was got; ``requests``: the path of each; ``asked_in_vain``: how many of them were not answered.
+    ``status``: what every request is answered with, or ``page`` instead of the hub's answers."""
 
-    port: int
+    bound: socket.socket = field(default_factory=_bound)
     repos: dict[str, Path] = field(default_factory=dict)
+    revisions: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     private: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    requests: list[str] = field(default_factory=list)
+    asked_in_vain: int = 0
     bytes_sent: int = 0
-    away: bool = False
+    status: int = 200
+    page: bytes = b""
     slow_s: float = 5.0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.bound.getsockname()[1]}"
+
+    @property
+    def away(self) -> bool:
+        return self.status == 503
+
+    @away.setter
+    def away(self, away: bool) -> None:
+        self.status = 503 if away else 200
 
     def commit(self, repo: str) -> str:
-        lines = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in self.paths(repo)]
-        return sha1("\n".join(lines).encode()).hexdigest()
+        told = ((name, (self.repos[repo] / name).stat()) for name in self.paths(repo))
+        return sha1("\n".join(f"{name} {t.st_size} {t.st_mtime_ns}" for name, t in told).encode()).hexdigest()
 
-    def paths(self, repo: str) -> list[Path]:
-        return sorted(path for path in self.repos[repo].iterdir() if path.is_file())
+    def paths(self, repo: str) -> list[str]:
+        root = self.repos[repo]
+        found = (Path(folder, file) for folder, _, files in os.walk(root) for file in files)
+        return sorted(path.relative_to(root).as_posix() for path in found)
 
     @contextmanager
     def running(self) -> Iterator[Hub]:
@@ -57,7 +84,10 @@ class Hub:
             pass
 
         Handler.hub = hub
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        server.socket.close()
+        server.socket, server.server_address = self.bound, self.bound.getsockname()
+        server.server_activate()
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -70,9 +100,12 @@ class Hub:
 
     def forget(self) -> None:
         """As it was."""
-        for part in (self.repos, self.private, self.faults, self.asked):
+        for part in (self.repos, self.revisions, self.private, self.faults, self.asked, self.requests):
             part.clear()
-        self.away, self.bytes_sent, self.slow_s = False, 0, 5.0
+        self.status, self.page, self.bytes_sent, self.asked_in_vain, self.slow_s = 200, b"", 0, 0, 5.0
+
+
+HUB = Hub()  #: the only one of this process
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,41 +122,55 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self, *, body: bool) -> None:
+        try:
+            self._find(body=body)
+        except (BrokenPipeError, ConnectionResetError):  # who asked has seen enough
+            self.close_connection = True
+
+    def _find(self, *, body: bool) -> None:
         parts = urlsplit(self.path)
-        path = unquote(parts.path).strip("/").split("/")
-        if self.hub.away:
-            return self._error(503, "the hub is away")
-        repo = "/".join(path[2:4] if path[:2] == ["api", "models"] else path[:2])
+        self.hub.requests.append(parts.path)
+        path = [unquote(part) for part in parts.path.strip("/").split("/")]
+        if self.hub.status != 200:
+            self.hub.asked_in_vain += 1
+            return self._error(self.hub.status, "the hub does not answer")
+        if self.hub.page:
+            return self._content(self.hub.page if body else b"", {"Content-Type": "text/html"})
+        of_api = path[:2] == ["api", "models"]
+        repo, rest = "/".join(path[2:4] if of_api else path[:2]), path[4:] if of_api else path[2:]
         if repo not in self.hub.repos:
             return self._error(404, "Repository not found", code="RepoNotFound")
         if repo in self.hub.private and self.headers.get("Authorization") != f"Bearer {self.hub.private[repo]}":
             return self._error(401, "Repository not found", code="RepoNotFound")
         commit = self.hub.commit(repo)
-        if path[:2] == ["api", "models"]:
-            rest = path[4:]
-            if len(rest) > 1 and rest[1] not in ("main", commit):
-                return self._error(404, "Invalid rev id", code="RevisionNotFound")
-            if rest[:1] in ([], ["revision"]):
-                files = [{"rfilename": one.name} for one in self.hub.paths(repo)]
-                return self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": files, "tags": []})
-            return self._tree(repo, int(parse_qs(parts.query).get("cursor", ["0"])[0]))
-        if path[2] != "resolve" or path[3] not in ("main", commit):
+        if len(rest) > 1 and rest[1] not in {"main", commit, *self.hub.revisions[repo]}:
             return self._error(404, "Invalid rev id", code="RevisionNotFound")
-        return self._file(repo, "/".join(path[4:]), commit, body=body)
+        if of_api and rest[:1] in ([], ["revision"]):
+            files = [{"rfilename": name} for name in self.hub.paths(repo)]
+            return self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": files, "tags": []})
+        if of_api:
+            cursor = int(parse_qs(parts.query).get("cursor", ["0"])[0])
+            return self._tree(repo, "/".join(rest[2:]), cursor, parts.path)
+        if rest[:1] != ["resolve"]:
+            return self._error(404, "Entry not found", code="EntryNotFound")
+        return self._file(repo, "/".join(rest[2:]), commit, body=body)
 
-    def _tree(self, repo: str, start: int) -> None:
+    def _tree(self, repo: str, below: str, start: int, asked: str) -> None:
+        names = [name for name in self.hub.paths(repo) if not below or name.startswith(f"{below}/")]
+        if below and not names:
+            return self._error(404, "Entry not found", code="EntryNotFound")
         found = []
-        for path in self.hub.paths(repo)[start : start + _PAGE]:
+        for name in names[start : start + _PAGE]:
+            path = self.hub.repos[repo] / name
             size = path.stat().st_size
-            told: dict[str, Any] = {"type": "file", "path": path.name, "size": size, "oid": _oid(path)}
-            if self.hub.faults.get(path.name) == "huge":
+            told: dict[str, Any] = {"type": "file", "path": name, "size": size, "oid": _oid(path)}
+            if self.hub.faults.get(name) == "huge":
                 told["size"] = size = 10 * 2**30
             if path.suffix in _LARGE:
                 told["lfs"] = {"oid": _digest(path), "size": size, "pointerSize": 134}
             found.append(told)
-        more = start + _PAGE < len(self.hub.paths(repo))
-        address = f"{self.hub.url}/api/models/{repo}/tree/main?recursive=true&cursor={start + _PAGE}"
-        self._json(found, {"Link": f'<{address}>; rel="next"'} if more else {})
+        more = f"{self.hub.url}{asked}?recursive=true&cursor={start + _PAGE}"
+        self._json(found, {"Link": f'<{more}>; rel="next"'} if start + _PAGE < len(names) else {})
 
     def _file(self, repo: str, name: str, commit: str, *, body: bool) -> None:
         path, fault = self.hub.repos[repo] / name, self.hub.faults.get(name)
@@ -147,15 +194,29 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._head(200, commit, etag, size)
         sent = content[begin:]
-        if fault in ("truncated", "cut"):
+        breaks = fault in ("truncated", "cut", "reset")
+        if breaks:
             sent = sent[: len(sent) // 2]
-            if fault == "cut":  # the next try goes on from there
+            if fault != "truncated":  # the next try finds it whole
                 del self.hub.faults[name]
-        self.wfile.write(sent)
+        for piece in range(0, len(sent), _AT_ONCE):
+            self.wfile.write(sent[piece : piece + _AT_ONCE])
+            if fault == "trickle":
+                time.sleep(_EACH_S)
+                if self.hub.away:  # it takes those along who wait
+                    return self._reset()
         self.hub.bytes_sent += len(sent)
-        if fault in ("truncated", "cut"):
+        if breaks:
             self.wfile.flush()
             self.close_connection = True
+        if fault == "reset":
+            time.sleep(_EACH_S)  # for what was sent to arrive
+            self._reset()
+
+    def _reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
 
     def _head(self, status: int, commit: str, etag: str, length: int, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -170,13 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _json(self, data: Any, headers: dict[str, str] | None = None) -> None:
-        content = json.dumps(data).encode()
+        self._content(json.dumps(data).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+    def _content(self, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(200)
-        for key, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(content)),
-            **(headers or {}),
-        }.items():
+        for key, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(content)

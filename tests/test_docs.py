@@ -32,6 +32,13 @@ def test_the_readme_begins_with_the_three_commands():
     assert first.group(1).split("\n")[:3] == ["    make serve", "    make test", "    docker compose up"]
 
 
+def test_the_container_is_told_of_stores_and_what_they_need():
+    passed = re.findall(r"^    - ([A-Z_]+)(?:=|$)", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    wanted = {"TONGUES_BACKBONE", "TONGUES_ADAPTERS", "TONGUES_CACHE", "TONGUES_ADMIN_KEY", "HF_TOKEN", "HF_ENDPOINT"}
+    wanted |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "HF_HUB_OFFLINE"}
+    assert wanted <= set(passed)
+
+
 def test_every_example_has_its_text_source_and_licence():
     clips = [json.loads(line) for line in (ROOT / "examples/clips.jsonl").read_text().splitlines()]
     assert len(clips) >= 7

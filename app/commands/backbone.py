@@ -19,8 +19,9 @@ def convert_command(
     from adapters.backbone import fingerprint
     from adapters.formats.pickled import convert
     from adapters.repository import open_repository
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, log_to_stderr
 
+    log_to_stderr()
     with errors_told():
         made = convert(open_repository(source), out)
         typer.echo(f"{made}: fingerprint {fingerprint(made)}; tongues serve --backbone {made}")
@@ -33,8 +34,9 @@ def fetch_command(
     """Fetch a backbone ahead, so that a service without a network can start with it."""
     from adapters.backbone import fingerprint
     from adapters.repository import fetch_backbone, open_repository
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, log_to_stderr
 
+    log_to_stderr()
     with errors_told():
         repository = open_repository(source)
         folder = fetch_backbone(repository)

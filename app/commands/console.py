@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,14 @@ from adapters.errors import StoreError, TonguesError
 
 if TYPE_CHECKING:
     from adapters.store import AdapterStore
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def log_to_stderr(level: str = "info") -> None:
+    """What goes on, a line each."""
+    logging.basicConfig(level=level.upper(), format=_FORMAT)
+    logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.getLogger().level))  # a line a file of a hub
 
 
 def listed(value: str) -> list[str]:

@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from app.settings import Settings
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-
 
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = None,
@@ -29,7 +27,7 @@ def serve_command(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve the model. What is left out here comes from TONGUES_* in the environment."""
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, log_to_stderr
     from app.settings import Settings
 
     with errors_told():
@@ -43,8 +41,7 @@ def serve_command(
             quantise=quantise,
             log_level=log_level,
         )
-    logging.basicConfig(level=settings.log_level.upper(), format=_FORMAT)
-    logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.getLogger().level))  # a line a file of a hub
+    log_to_stderr(settings.log_level)
     for name in Settings.unknown():
         logging.getLogger("tongues").warning("%s is no setting: nothing reads it", name)
     raise typer.Exit(serve(settings))

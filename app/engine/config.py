@@ -22,8 +22,9 @@ class EngineConfig:
 
     ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
     adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
-    use. ``watch_s``: between two looks at the stores, None for never. ``max_requests``: permits. ``pace``: what the
-    frames of the budget are measured by at start; None to leave them.
+    use. ``watch_s``: between two looks at the stores, None for never. ``sweeps``: what the first of them holds and no
+    record names is deleted in time. ``max_requests``: permits. ``pace``: what the frames of the budget are measured by
+    at start; None to leave them.
     """
 
     backbone: Path | str
@@ -40,6 +41,7 @@ class EngineConfig:
     pinned: tuple[str, ...] = ()
     max_host_bytes: int = 1 << 30
     watch_s: float | None = 1.0
+    sweeps: bool = False
     max_requests: int = 128
     windows_in_flight: int = 2
     request_timeout_s: float = 3_600.0

@@ -1,22 +1,27 @@
 """Adapters in host memory: read once for all who wait, kept within bytes, and not read again at once where that failed.
 
-The books are kept on the event loop's thread alone.
+Whatever is raised while one is read is that adapter's failure and nobody else's. The books are kept on the event loop's
+thread alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 
 from adapters.backoff import Backoff
-from adapters.errors import AdapterCorrupt, AdapterError
+from adapters.errors import AdapterAway, AdapterCorrupt, AdapterError, TonguesError
 from adapters.loaded import LoadedAdapter
-from adapters.registry import RegisteredAdapter
+from adapters.reason import reason
+from adapters.registry import RegisteredAdapter, Store
 from app.engine.job import Worn
 from app.engine.whereabouts import Whereabouts, unloaded
+
+log = logging.getLogger("tongues.engine")
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _READERS, _FETCHERS = 2, 8
@@ -34,8 +39,9 @@ class HostCopies:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load, self._max_bytes, self._held, self._clock = load, max_bytes, held, clock
-        # threads of their own: a slow disk holds up nobody else, and a slow network no disk
-        self._readers, self._fetchers = ThreadPoolExecutor(_READERS, "load"), ThreadPoolExecutor(_FETCHERS, "fetch")
+        # threads of their own: a slow disk holds up nobody else, and a slow network no disk and no other network
+        self._readers = ThreadPoolExecutor(_READERS, "load")
+        self._fetchers: dict[Store, ThreadPoolExecutor] = {}
         self._copies: OrderedDict[Worn, LoadedAdapter] = OrderedDict()
         self._loading: dict[Worn, asyncio.Task[LoadedAdapter]] = {}
         self._failed: dict[Worn, AdapterError] = {}
@@ -63,7 +69,15 @@ class HostCopies:
             return await asyncio.shield(self._loading[worn])
         if worn in self._copies:
             return self._copies[worn]
-        raise self._failed.get(worn) or AdapterCorrupt(worn.name, f"version {worn.version} is gone")
+        failure = self._failed.get(worn)
+        raise _anew(failure) if failure else AdapterCorrupt(worn.name, f"version {worn.version} is gone")
+
+    def stop(self) -> None:
+        """Read no more. What is being read comes to its end, which nobody waits for."""
+        for task in list(self._loading.values()):
+            task.cancel()
+        for threads in (self._readers, *self._fetchers.values()):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def shrink(self) -> None:
         """Let go of those that nobody holds, the longest unused first, until the others are within their bytes."""
@@ -98,16 +112,37 @@ class HostCopies:
         return worn not in self._backoffs or self._backoffs[worn].due(self._clock())
 
     async def _read(self, adapter: RegisteredAdapter, worn: Worn) -> LoadedAdapter:
-        threads = self._fetchers if adapter.store.remote else self._readers
+        threads = self._fetchers_of(adapter.store) if adapter.store.remote else self._readers
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(threads, self._load, adapter)
-        except AdapterError as error:
-            self._failed[worn] = error
+        except Exception as error:
+            if worn not in self._failed and not isinstance(error, TonguesError):
+                log.exception("%s cannot be read", worn.name)
+            self._failed[worn] = _failure(adapter, error)
             self._backoffs.setdefault(worn, Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)).failed(self._clock())
-            raise
+            raise _anew(self._failed[worn]) from error
         finally:
             del self._loading[worn]
         self.forgive(worn)
         self._copies[worn] = loaded
         self.shrink()  # those who waited for it may have gone
         return loaded
+
+    def _fetchers_of(self, store: Store) -> ThreadPoolExecutor:
+        if store not in self._fetchers:
+            self._fetchers[store] = ThreadPoolExecutor(_FETCHERS, "fetch")
+        return self._fetchers[store]
+
+
+def _failure(adapter: RegisteredAdapter, error: Exception) -> AdapterError:
+    """What is kept of it, and told. It holds no frames, and so nothing of those who asked or of what was read."""
+    if isinstance(error, AdapterError):
+        return _anew(error)
+    kind = AdapterAway if adapter.store.remote else AdapterCorrupt
+    said = reason(error)
+    return kind(adapter.name, said if isinstance(error, TonguesError) else f"{type(error).__name__}: {said}")
+
+
+def _anew(error: AdapterError) -> AdapterError:
+    """The same one, which was never raised: raised again, one grows by the frames of each who asks."""
+    return type(error)(error.name, error.reason)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -67,6 +68,7 @@ class Engine:
         self._ids = itertools.count()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._given_up = threading.Event()
         self._scheduler = Scheduler(config.budget, config.lanes)
         self.no_head = "there is no language head beside the backbone, so no language can be told"
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -100,6 +102,7 @@ class Engine:
             on_seated=lambda: self._lanes.wake(),
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
+        self._stops.append(self.residency.stop)
         self._runner = runner = Runner(self.encoder, bank, head=self.head, normalised=self._normalised)
         self._lanes = Lanes(
             self._scheduler,
@@ -111,7 +114,9 @@ class Engine:
         )
         self._lanes.start()
         self._stops.append(self._lanes.stop)
-        self.publishing = Publishing(self.registry, self.residency, self._try_out, pinned=self.config.pinned)
+        self.publishing = Publishing(
+            self.registry, self.residency, self._try_out, pinned=self.config.pinned, sweeps=self.config.sweeps
+        )
         self._stops.append(self.publishing.stop)
         await self.publishing.start(self.config.watch_s)
         await self._warm_up()
@@ -203,6 +208,10 @@ class Engine:
         found = self.residency.where(adapter)
         return replace(found, reason=found.reason or self.publishing.refused.get(adapter.name))
 
+    def give_up(self) -> None:
+        """What is being downloaded is not wanted any more. A start that waits for it raises."""
+        self._given_up.set()
+
     async def drain(self) -> None:
         """Take no more requests, finish those that were admitted, and stop."""
         self._draining = True
@@ -211,6 +220,7 @@ class Engine:
         await self._stop()
 
     async def _stop(self) -> None:
+        self.give_up()
         while self._stops:
             await self._stops.pop()()
 
@@ -235,7 +245,9 @@ class Engine:
         config = self.config
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        model = open_model(config.backbone, config.stores, cache=config.cache, cache_bytes=config.cache_bytes)
+        model = open_model(
+            config.backbone, config.stores, cache=config.cache, cache_bytes=config.cache_bytes, stop=self._given_up
+        )
         registry = model.registry
         log.info("backbone: %s, fingerprint %s", model.source, registry.fingerprint)
         self.source, self._normalised = model.source, read_normalised(model.folder)

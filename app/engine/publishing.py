@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAdapter
+from adapters.reason import reason
 from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
 from adapters.store import AdapterStore
@@ -32,7 +33,7 @@ class Publishing:
     """Keeps what requests find the same as what the stores hold.
 
     ``try_out`` runs a forward with an adapter, and raises where it cannot be worn. ``pinned``: names that are always
-    seated.
+    seated. ``sweeps``: old versions in the first store are deleted every hour, not only before another one is put.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Publishing:
         try_out: Callable[[RegisteredAdapter], Awaitable[None]],
         *,
         pinned: Sequence[str] = (),
+        sweeps: bool = False,
     ) -> None:
         self._registry, self._residency, self._try_out = registry, residency, try_out
         self._fetches = Fetches(residency)
@@ -52,7 +54,7 @@ class Publishing:
         self._sweeping: asyncio.Task[None] | None = None
         self._seen: Snapshot | None = registry.snapshot
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
-        self._sweep_at = time.monotonic() + SWEEP_GRACE_S
+        self._sweeps, self._sweep_at = sweeps, time.monotonic() + SWEEP_GRACE_S
         self.refused: dict[str, str] = {}  #: why a newer version than the one that is served is not served, by name
 
     async def start(self, watch_s: float | None) -> None:
@@ -167,10 +169,12 @@ class Publishing:
                         reasons[name] = self.refused[name]
                     continue
                 await self._make_ready(new)
-            except TonguesError as error:
-                reasons[name] = f"version {new.version} is not served: {error}"
-        for name, reason in reasons.items():
-            log.warning("%s: version %s is served on: %s", name, before[name].version, reason)
+            except Exception as error:  # of this one alone: others are published
+                if not isinstance(error, TonguesError):
+                    log.exception("%s: version %s cannot be made ready", name, new.version)
+                reasons[name] = f"version {new.version} is not served: {reason(error)}"
+        for name, why in reasons.items():
+            log.warning("%s: version %s is served on: %s", name, before[name].version, why)
             adapters[name] = before[name]
         self.refused = reasons
         self._adopt(adapters, found)
@@ -204,9 +208,10 @@ class Publishing:
                 continue
             try:
                 pinned = now is not None and self._fetches.at_hand(now) and await self._residency.pin(now)
-            except TonguesError as error:
+            except Exception as error:
                 if self._not_pinned.get(name) != str(error):
-                    log.warning("%s cannot be pinned: %s", name, error)
+                    unforeseen = None if isinstance(error, TonguesError) else error
+                    log.warning("%s cannot be pinned: %s", name, error, exc_info=unforeseen)
                 self._not_pinned[name] = str(error)
                 continue
             if old is not None and (pinned or now is None):
@@ -223,14 +228,12 @@ class Publishing:
         return newer + [served[name] for name, pinned in self._pinned.items() if name in served and pinned is None]
 
     async def _sweep(self, store: AdapterStore) -> None:
+        """What is published meanwhile is too new to be swept away. Who may write a store need not have the right to
+        delete there."""
         served = [one.record for one in self._registry.snapshot.adapters.values() if one.store is store]
-        await asyncio.to_thread(store.sweep, SWEEP_GRACE_S, served)
         self._sweep_at = time.monotonic() + SWEEP_GRACE_S
-
-    async def _sweep_beside(self) -> None:
-        """What is published meanwhile is too new to be swept away."""
         try:
-            await self._sweep(_writable(self._registry.stores[0]))
+            await asyncio.to_thread(store.sweep, SWEEP_GRACE_S, served)
         except (OSError, StoreError) as error:
             log.warning("old versions stay: %s", error)
 
@@ -239,9 +242,9 @@ class Publishing:
             await asyncio.sleep(every_s)
             try:
                 await self.refresh()
-                if time.monotonic() > self._sweep_at:
-                    self._sweep_at = time.monotonic() + SWEEP_GRACE_S
-                    self._sweeping = asyncio.create_task(self._sweep_beside(), name="sweep")
+                store = self._registry.stores[0]
+                if self._sweeps and isinstance(store, AdapterStore) and time.monotonic() > self._sweep_at:
+                    self._sweeping = asyncio.create_task(self._sweep(store), name="sweep")
             except Exception:  # a folder that is away for a moment, say: the next look may do better
                 log.exception("the adapters cannot be looked at")
 

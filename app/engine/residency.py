@@ -154,6 +154,12 @@ class Residency:
             elif missing and impatient:
                 self._close(len(missing), keep=older)
 
+    async def stop(self) -> None:
+        """Load and seat no more."""
+        self._copies.stop()
+        await asyncio.gather(*self._seating.values(), return_exceptions=True)
+        self._seater.shutdown(wait=False, cancel_futures=True)
+
     # --- publishing ---
 
     async def prepare(self, adapter: RegisteredAdapter, *, seated: bool) -> None:

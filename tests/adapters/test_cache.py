@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -108,6 +109,38 @@ def test_what_is_larger_than_the_cache_is_not_kept(tmp_path):
     cached = Cached(tmp_path, 1000)
     cached.store.load(publish(cached.store), size=SIZE)
     assert [copy.name.partition("-")[0] for copy in cached.copies()] == ["vocab"]
+
+
+def test_room_is_made_of_copies_alone(tmp_path):
+    """The folder may be somebody's home by mistake."""
+    record = publish(Cached(tmp_path / "x").store)
+    most = max(stored.size_bytes for stored in record.files.values()) + 100
+    cached = Cached(tmp_path / "home", most)
+    theirs = [
+        tmp_path / "home" / path
+        for path in ("photos/weights-0123456789abcdef.safetensors", "0123456789abcdef/notes.txt", "taxes/2024.ods")
+    ]
+    left = tmp_path / "home/fedcba9876543210/.weights-0123456789abcdef.safetensors.0123456789abcdef"
+    for path in (*theirs, left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 1_000_000)
+        os.utime(path, (0, 0))
+    for seed in range(3):
+        cached.store.load(publish(cached.store, f"de-{seed}", seed=seed), size=SIZE)
+    assert all(path.stat().st_size == 1_000_000 for path in theirs)
+    assert not left.exists(), "a killed process left it"
+    ours = [copy for copy in cached.copies() if copy not in theirs]
+    assert 0 < sum(copy.stat().st_size for copy in ours) <= most
+
+
+def test_room_that_another_process_makes_meanwhile(tmp_path, monkeypatch, caplog):
+    cached = Cached(tmp_path, 1000)
+    gone = tmp_path / "0123456789abcdef/vocab-0123456789abcdef.json"
+    found = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [gone, *found(path, pattern)])
+    cached.store.load(publish(cached.store), size=SIZE)
+    assert "no copy" not in caplog.text
+    assert [copy.name.partition("-")[0] for copy in cached.copies() if copy.exists()] == ["vocab"]
 
 
 def test_stores_do_not_share_copies(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_codes_of_languages(code, tag):
 def test_what_is_listed_says_where_it_is_from(hub, repo):
     record = opened(repo).record("fra")
     assert (record.language, record.verified, record.default) == ("fr", True, False)
-    assert record.training["source"] == f"{repo}@{hub.commit(repo)[:12]}"
+    assert record.training["source"] == f"{repo}@{hub.commit(repo)}"
     assert record.config.vocab_size == len(LANGUAGES["fra"])
 
 
@@ -132,6 +133,54 @@ def test_a_file_of_ten_gigabytes_is_refused_before_it_is_fetched(hub, repo):
     assert set(known.snapshot.adapters) == set(LANGUAGES) - {"fra"}
 
 
+def test_a_file_of_another_size_is_refused_before_it_is_read(made, tmp_path, monkeypatch):
+    folder = shutil.copytree(made, tmp_path / "mms")
+    store = opened(str(folder))
+    record = store.record("fra")
+    file = folder / "adapter.fra.safetensors"
+    with file.open("r+b") as grown:
+        grown.truncate(1 << 33)  # of which nothing lies on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    with pytest.raises(AdapterCorrupt, match="came as another file"):
+        store.load(record, size=store._size)
+
+
+def test_a_folder_is_listed_again_when_it_changes(made, tmp_path, caplog):
+    folder = shutil.copytree(made, tmp_path / "mms")
+    store = opened(str(folder))
+    known = registry(store)
+    first = known.look()
+    assert known.look() is first
+    shutil.copyfile(folder / "adapter.fra.safetensors", folder / "adapter.ita.safetensors")
+    vocab = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text("{")
+    assert set(known.look().adapters) == set(LANGUAGES), "half written"
+    assert caplog.text.count("what was listed before stands") == 1
+    (folder / "vocab.json").write_text(json.dumps({**vocab, "ita": vocab["fra"]}))
+    (folder / "adapter.deu.safetensors").unlink()
+    assert set(known.scan().adapters) == {*LANGUAGES, "ita"} - {"deu"}
+    assert store.load(known.resolve(language="it").record, size=store._size).record.name == "ita"
+
+
+def test_a_repository_is_not_looked_at_again(hub, repo, made):
+    assert opened(repo).pace_s == math.inf
+    assert opened(str(made)).pace_s == 0.0
+    store = opened(repo)
+    hub.requests.clear()
+    for _ in range(3):
+        registry(store).look()
+    assert hub.requests == []
+
+
+def test_listing_a_thousand_looks_for_no_file(hub, repo, monkeypatch):
+    store = opened(repo)
+    found = registry(store).snapshot.adapters.values()
+    monkeypatch.setattr("adapters.repository.try_to_load_from_cache", lambda *_, **__: pytest.fail("it is looked for"))
+    monkeypatch.setattr("adapters.shelf.parameter_count", lambda *_: pytest.fail("it is counted"))
+    assert not any(adapter.here for adapter in found)
+    assert all(adapter.parameters(store._size) > 1_000 for adapter in found)
+
+
 def rewritten(hub: Hub, repo: str, code: str, **changes: torch.Tensor | None) -> MmsStore:
     path = hub.repos[repo] / f"adapter.{code}.safetensors"
     tensors = load_file(path)
@@ -149,7 +198,7 @@ def rewritten(hub: Hub, repo: str, code: str, **changes: torch.Tensor | None) ->
     [
         ({"layers__3__adapter_layer__linear_2__bias": None}, "'layers.3.layer.linear_2.bias' is missing"),
         ({"layers__0__adapter_layer__norm__bias": torch.full((48,), torch.nan)}, "holds NaN"),
-        ({"layers__0__adapter_layer__linear_1__weight": torch.ones(8, 48)}, "of shape"),
+        ({"layers__0__adapter_layer__linear_1__weight": torch.ones(8, 48)}, r"of shape \(8, 48\), not \(16, 48\)"),
         ({"lm_head__weight": torch.ones(7, 48)}, "of shape"),
         ({"layers__0__adapter_layer__linear_1__weight": None}, "no adapter_layer.linear_1.weight of layer 0"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from adapters import registry as registry_module
 from adapters.errors import StoreAway, UnknownLanguage
 from adapters.registry import Registry
-from adapters.shelf import RefusedAdapter, RemoteShelf
+from adapters.shelf import _MOST_UNREAD, RefusedAdapter, RegisteredAdapter, RemoteShelf
 from adapters.store import AdapterStore
 from tests.adapters.places import Faulty, in_memory, put
 from tests.adapters.published import FINGERPRINT, SIZE, publish
@@ -80,19 +81,81 @@ def test_what_was_there_stands_while_the_store_is_away(far, caplog):
     assert "is there again" in caplog.text
 
 
-def test_a_look_that_is_cut_off_goes_on_where_it_was(far):
-    for number in range(40):
+def test_a_look_that_is_cut_off_tells_what_it_saw_and_goes_on_where_it_was(far):
+    for number in range(80):
         publish(far, f"de-{number}")
     far.location.calls.clear()
     far.location.step = 20
     shelf = RemoteShelf(far, FINGERPRINT, SIZE, clock=(clock := Clock()))
-    assert seen(shelf) == []
     read = 20 - 1
+    found = seen(shelf)
+    assert sum(isinstance(shelf.found()[name], RegisteredAdapter) for name in found) == read
+    assert far.location.calls.count("read") < read + 2 * _MOST_UNREAD, (
+        "a store that is away is not asked for everything"
+    )
+    assert shelf.away == "it is gone"
     far.location.calls.clear()
     far.location.step = -1
     clock.now = 2.1
-    assert len(seen(shelf)) == 41
-    assert far.location.calls.count("read") == 41 - read
+    assert len(seen(shelf)) == 81
+    assert far.location.calls.count("read") == 81 - read
+    assert all(isinstance(one, RegisteredAdapter) for one in shelf.found().values())
+
+
+class Forbidden(Faulty):
+    """Does not show what is called secret, from when a test says so."""
+
+    secret: bool = False
+
+    def read(self, name, file, max_bytes):
+        if self.secret and name == "secret":
+            raise StoreAway("the store cannot be reached: An error occurred (403): AccessDenied")
+        return self.location.read(name, file, max_bytes)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_one_record_that_cannot_be_read_hides_no_other(far, known, caplog):
+    far = AdapterStore(Forbidden(far.location.location))
+    version = publish(far, "secret").version
+    far.location.secret = not known
+    shelf = RemoteShelf(far, FINGERPRINT, SIZE, clock=(clock := Clock()))
+    assert seen(shelf) == ["de", "secret"]
+    if known:
+        publish(far, "secret", seed=1)
+        far.location.secret = True
+        publish(far, "fr", language="fr")
+    for look in range(1, 4):
+        clock.now = 2.1 * look
+        assert seen(shelf) == (["de", "fr", "secret"] if known else ["de", "secret"])
+        assert isinstance(shelf.found()["de"], RegisteredAdapter)
+        secret = shelf.found()["secret"]
+        if isinstance(secret, RegisteredAdapter):
+            assert known
+            assert secret.record.version == version, "what was known of it stands"
+        else:
+            assert not known
+            assert "AccessDenied" in secret.error.reason
+        assert "AccessDenied" in (shelf.away or "")
+    assert caplog.text.count("the record of secret in") == 1
+    far.location.secret = False
+    clock.now = 9.0
+    seen(shelf)
+    assert shelf.found()["secret"] == RegisteredAdapter(far.record("secret"), far)
+    assert shelf.away is None
+
+
+def test_a_store_that_never_changes_is_looked_at_once(far, monkeypatch):
+    monkeypatch.setattr(AdapterStore, "pace_s", math.inf)
+    shelf = RemoteShelf(far, FINGERPRINT, SIZE, clock=(clock := Clock()))
+    far.location.away = True
+    assert seen(shelf) == []
+    far.location.away = False
+    clock.now = 2.1
+    assert seen(shelf) == ["de"]
+    far.location.calls.clear()
+    clock.now = 1e9
+    assert seen(shelf) == ["de"]
+    assert far.location.calls == []
 
 
 def test_a_refused_object_is_read_again_when_it_is_put_again(far):

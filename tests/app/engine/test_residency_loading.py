@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import traceback
+import weakref
 
 import pytest
 import torch
 
 from adapters.bank import Bank
 from adapters.config import BackboneSize
-from adapters.errors import AdapterCorrupt, AdapterError
+from adapters.errors import AdapterAway, AdapterCorrupt, AdapterError
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from app.engine.residency import Residency, worn_of
 from app.engine.whereabouts import Whereabouts
-from tests.app.engine.tiers import AFAR, BYTES, Clock, Files, adapter, bind, residency, take
+from tests.app.engine.tiers import AFAR, BYTES, NOWHERE, Clock, Files, adapter, bind, residency, take
 from tests.builders import make_model
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +120,53 @@ async def test_a_failed_load_is_told_at_once_until_it_is_time_to_try_again():
     assert not tiers._held, "failed requests left no binding behind"
 
 
+async def test_what_failed_holds_nothing_of_those_who_asked():
+    """Their frames hold their audio, and what was read before it failed."""
+    files, asked, raised = Files(broken={"es"}), [], []
+    tiers = residency(files)
+
+    class Audio:
+        pass
+
+    async def ask() -> None:
+        audio = Audio()
+        asked.append(weakref.ref(audio))
+        try:
+            await bind(tiers, adapter("es"))
+        except AdapterCorrupt as error:
+            raised.append(len(list(traceback.walk_tb(error.__traceback__))))
+
+    for _ in range(20):
+        await ask()
+    assert len(set(raised[1:])) == 1, "it does not grow"
+    failure = tiers._copies.failure(worn_of(adapter("es")))
+    assert failure is not None
+    assert (failure.__traceback__, failure.__cause__, failure.__context__) == (None, None, None)
+    await asyncio.sleep(0)  # the loop lets go of what it has just handed over
+    gc.collect()
+    assert not [one for one in asked if one() is not None]
+
+
+@pytest.mark.parametrize("far", [False, True])
+async def test_whatever_is_raised_is_the_adapters_failure(far, caplog):
+    files, clock = Files(bugs={"es": RuntimeError("no such block: https://cdn/x?sig=secret")}), Clock()
+    tiers = residency(files, clock=clock)
+    registered = adapter("es", store=AFAR if far else NOWHERE)
+    for now in (0.0, 0.5, 1.1, 3.2):
+        clock.now = now
+        with pytest.raises(
+            AdapterAway if far else AdapterCorrupt, match=r"RuntimeError: no such block: https://cdn/x$"
+        ):
+            await bind(tiers, registered)
+        assert tiers.where(registered).state == "failed"
+    assert files.reads == ["es"] * 3, "with back-off"
+    assert caplog.text.count("Traceback") == 1
+    assert (await bind(tiers, adapter("fr"))).record.name == "fr"
+    files.bugs.clear()
+    clock.now = 60.0
+    assert (await bind(tiers, registered)).record.name == "es"
+
+
 async def test_who_publishes_does_not_wait_for_the_next_try():
     files = Files(broken={"es"})
     tiers = residency(files)
@@ -153,6 +203,33 @@ async def test_no_folder_waits_for_the_network():
     assert not any(task.done() for task in stuck)
     slow.gate.set()
     await asyncio.gather(*stuck)
+
+
+async def test_no_store_waits_for_another_ones_network():
+    slow = Files()
+    slow.gate.clear()
+    tiers = residency(slow)
+    stuck = [asyncio.create_task(bind(tiers, adapter(f"far-{number}", store=AFAR))) for number in range(20)]
+    await asyncio.sleep(0.05)
+    tiers._copies._load = Files().load
+    elsewhere = adapter("fr", store=AdapterStore.at("memory://elsewhere"))
+    assert (await asyncio.wait_for(bind(tiers, elsewhere), 5)).record.name == "fr"
+    assert not any(task.done() for task in stuck)
+    slow.gate.set()
+    await asyncio.gather(*stuck)
+
+
+async def test_what_is_being_read_at_the_end_is_not_waited_for():
+    files = Files()
+    files.gate.clear()
+    tiers = residency(files)
+    stuck = [asyncio.create_task(bind(tiers, adapter(f"far-{number}", store=AFAR))) for number in range(20)]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(tiers.stop(), 5)
+    found = await asyncio.wait_for(asyncio.gather(*stuck, return_exceptions=True), 5)
+    assert all(isinstance(one, asyncio.CancelledError) for one in found)
+    files.gate.set()
+    assert len(files.reads) < 20, "those that had not begun never do"
 
 
 async def test_a_version_stays_bound_although_its_files_go(tmp_path):

@@ -38,10 +38,12 @@ def adapter(name: str, version: str = "1", *, store: AdapterStore = NOWHERE) -> 
 
 @dataclass
 class Files:
-    """What would be read from disk, counted; ``gate`` keeps readers waiting, ``broken`` names fail."""
+    """What would be read from disk, counted; ``gate`` keeps readers waiting, ``broken`` names fail, ``bugs`` are what
+    others raise."""
 
     reads: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    bugs: dict[str, Exception] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -50,6 +52,8 @@ class Files:
     def load(self, registered: RegisteredAdapter) -> LoadedAdapter:
         self.reads.append(registered.name)
         assert self.gate.wait(10)
+        if registered.name in self.bugs:
+            raise self.bugs[registered.name]
         if registered.name in self.broken:
             raise AdapterCorrupt(registered.name, "weights are missing")
         value = float(sum(registered.name.encode()))

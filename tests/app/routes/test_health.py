@@ -38,6 +38,9 @@ class FakeEngine:
     def admit(self) -> Any:
         raise RuntimeError("a bug with a secret in it")
 
+    def give_up(self) -> None:
+        """Nothing: it downloads nothing."""
+
     async def drain(self) -> None:
         self.ready = False
 

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from app.settings import Settings
 from tests.app.live import Live, serving, wait_until
 from tests.hub import Hub
-from tests.mms import LANGUAGES, make_mms
+from tests.mms import LANGUAGES, WIDTH, make_mms
 
+HIDDEN = 48
 SPEECH = (Path(__file__).parents[3] / "examples/fr.ogg").read_bytes()
 
 
@@ -40,7 +44,7 @@ def adapters(live: Live) -> dict[str, dict]:
 def test_languages_are_fetched_when_they_are_asked_for(hub, repo, live):
     listed = adapters(live)
     assert set(listed) == set(LANGUAGES)
-    assert live.http.get("/health/ready").json()["backbone"] == f"{repo}@{hub.commit(repo)[:12]}"
+    assert live.http.get("/health/ready").json()["backbone"] == f"{repo}@{hub.commit(repo)}"
     assert (listed["fra"]["state"], listed["fra"]["where"]) == ("remote", "remote")
     assert (listed["fra"]["language"], listed["fra"]["verified"]) == ("fr", True)
     answer = live.transcribe(SPEECH, "lang=fr")
@@ -84,7 +88,7 @@ def test_others_are_served_while_one_is_slow_to_come(hub, live):
     assert answers == [200]
 
 
-@pytest.mark.parametrize("fault", ["unavailable", "wrong", "missing"])
+@pytest.mark.parametrize("fault", ["unavailable", "truncated", "wrong", "missing"])
 def test_a_language_that_cannot_be_had_fails_alone_and_comes_back(hub, live, fault):
     hub.faults["adapter.fra.safetensors"] = fault
     failed = live.transcribe(SPEECH, "lang=fr")
@@ -98,6 +102,74 @@ def test_a_language_that_cannot_be_had_fails_alone_and_comes_back(hub, live, fau
     wait_until(lambda: live.transcribe(SPEECH, "lang=fr").status_code == 200, timeout_s=60)
 
 
+def narrower(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of half the width, as a backbone with another ``adapter_attn_dim`` has them."""
+    halved = {}
+    for name, tensor in tensors.items():
+        if "linear_1" in name:
+            tensor = tensor[: WIDTH // 2]
+        elif name.endswith("linear_2.weight"):
+            tensor = tensor[:, : WIDTH // 2]
+        halved[name] = tensor.contiguous()
+    return halved
+
+
+def of_a_wider_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.cat([tensor, tensor], dim=-1) if tensor.shape[-1] == HIDDEN else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor * torch.nan if name == "lm_head.bias" else tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (narrower, "is of shape"),
+        (of_a_wider_backbone, "is of shape"),
+        (with_nan, "holds NaN"),
+        (None, "10737418240 bytes"),
+    ],
+    ids=["another width", "another backbone", "NaN", "10 GB"],
+)
+def test_an_adapter_that_does_not_fit_is_failed_with_its_reason(hub, repo, tmp_path, change, says):
+    file = hub.repos[repo] / "adapter.fra.safetensors"
+    if change is None:
+        hub.faults[file.name] = "huge"
+    else:
+        save_file(change(load_file(file)), file, {"format": "pt"})
+    with serving(Settings.read(backbone=repo, models=tmp_path / "mine", threads=1)) as live:
+        for _ in range(2):
+            refused = live.transcribe(SPEECH, "adapter=fra")
+            assert refused.status_code in (404, 503)
+            assert says in refused.json()["error"]["message"]
+        told = adapters(live)["fra"]
+        assert told["state"] == "failed"
+        assert says in told["reason"]
+        assert live.transcribe(SPEECH, "lang=de").status_code == 200
+    assert (hub.asked[file.name] == 0) == (change is None)
+
+
+def test_what_the_client_of_the_hub_never_says_it_raises_is_the_adapters_failure(hub, live, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Data processing error: https://cdn.example/x?X-Amz-Signature=secret is gone\nand more")
+
+    monkeypatch.setattr("adapters.repository.hf_hub_download", broken)
+    failed = live.transcribe(SPEECH, "lang=fr")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (503, "adapter_away")
+    reason = adapters(live)["fra"]["reason"]
+    assert reason in failed.json()["error"]["message"]
+    assert "RuntimeError: Data processing error: https://cdn.example/x" in reason
+    assert "secret" not in reason
+    assert "\n" not in reason
+    monkeypatch.undo()
+    assert live.transcribe(SPEECH, "lang=de").status_code == 200
+    wait_until(lambda: live.transcribe(SPEECH, "lang=fr").status_code == 200, timeout_s=60)
+
+
 def test_adapters_are_published_beside_those_of_the_hub(hub, repo, tmp_path):
     key = "0123456789abcdef"
     settings = Settings.read(backbone=repo, models=tmp_path / "mine", threads=1, admin_key=key)
@@ -108,12 +180,58 @@ def test_adapters_are_published_beside_those_of_the_hub(hub, repo, tmp_path):
         assert "fra" in adapters(live)
 
 
-def test_a_restart_without_a_network_serves_what_was_fetched(hub, repo, live, tmp_path):
+def test_a_restart_while_the_hub_is_away_serves_what_was_fetched_and_the_rest_when_it_is_back(
+    hub, repo, live, tmp_path
+):
     said = live.transcribe(SPEECH, "lang=fr").json()["text"]
     hub.away = True
     with serving(Settings.read(backbone=repo, models=tmp_path / "mine", threads=1)) as again:
-        assert set(adapters(again)) == {"fra"}
+        listed = adapters(again)
+        assert set(listed) == set(LANGUAGES)
+        assert listed["fra"]["where"] != "remote"  # it was warmed up with
+        assert (listed["deu"]["state"], listed["deu"]["where"]) == ("remote", "remote")
         assert again.transcribe(SPEECH, "lang=fr").json()["text"] == said
+        failed = again.transcribe(SPEECH, "lang=de")
+        assert (failed.status_code, failed.json()["error"]["code"]) == (503, "adapter_away")
+        told = adapters(again)["deu"]
+        assert told["state"] == "failed"
+        assert "answered 503" in told["reason"]
+        hub.away = False
+        wait_until(lambda: again.transcribe(SPEECH, "lang=de").status_code == 200, timeout_s=60)
+
+
+def test_a_restart_that_shall_not_ask_the_hub_serves_what_was_fetched(hub, repo, live, tmp_path, monkeypatch):
+    assert live.transcribe(SPEECH, "lang=fr").status_code == 200
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with serving(Settings.read(backbone=repo, models=tmp_path / "mine", threads=1)) as again:
+        assert set(adapters(again)) == {"fra"}
+        assert again.transcribe(SPEECH, "lang=fr").status_code == 200
+    assert hub.requests == []
+
+
+def test_a_stop_does_not_wait_for_the_first_download(hub, repo, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.faults["model.safetensors"] = "trickle"
+    settings = Settings.read(backbone=repo, models=tmp_path / "mine", threads=1)
+    with serving(settings, ready=False) as live:
+        wait_until(lambda: hub.asked["model.safetensors"])
+        assert live.http.get("/health/ready").json()["status"] == "starting"
+        size = hub.repos[repo].joinpath("model.safetensors").stat().st_size
+    assert hub.bytes_sent < size, "it was cut off"
+
+
+def test_the_threads_of_a_service_end_with_it(hub, repo, tmp_path):
+    before = {thread.ident for thread in threading.enumerate()}
+    with serving(Settings.read(backbone=repo, models=tmp_path / "mine", threads=1)) as live:
+        assert live.transcribe(SPEECH, "lang=fr").status_code == 200
+        names = {thread.name.partition("_")[0] for thread in threading.enumerate()}
+        assert {"fetch", "seat"} <= names
+    ours = ("fetch", "load", "seat")
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if t.ident not in before and t.name.startswith(ours)],
+        timeout_s=10,
+    )
 
 
 def test_a_hub_that_cannot_be_reached_is_told_by_the_probes(hub, tmp_path):

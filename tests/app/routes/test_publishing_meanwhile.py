@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.registry import RegisteredAdapter
 from adapters.store import AdapterStore
+from app.engine import publishing as publishing_module
 from app.settings import Settings
 from tests.app.live import Live, serving, wait_until
 from tests.app.recordings import recording
@@ -74,6 +76,42 @@ def test_a_record_that_cannot_be_read_leaves_the_old_version_serving(live, folde
     record.write_bytes(whole)
     wait_until(lambda: live.http.get("/adapters/fr").json()["reason"] is None, timeout_s=20)
     assert said(live, "fr") == before
+
+
+def test_a_version_that_cannot_be_tried_out_takes_no_other_along(live, elsewhere, folder, monkeypatch):
+    publishing = live.app.state.service.engine.publishing
+    try_out = publishing._try_out
+
+    async def broken(adapter: RegisteredAdapter) -> None:
+        if adapter.name == "fr":
+            raise RuntimeError("a bug")
+        await try_out(adapter)
+
+    before, _ = said(live, "fr"), said(live, "ru")  # both in use
+    monkeypatch.setattr(publishing, "_try_out", broken)
+    newer = elsewhere("fr", seed=66, to=folder)
+    version = elsewhere("ru", seed=67, to=folder)
+    wait_until(lambda: live.http.get("/adapters/ru").json()["version"] == version, timeout_s=20)
+    wait_until(lambda: live.http.get("/adapters/fr").json()["reason"] is not None, timeout_s=20)
+    assert "a bug" in live.http.get("/adapters/fr").json()["reason"]
+    assert said(live, "fr") == before
+    monkeypatch.undo()
+    wait_until(lambda: live.http.get("/adapters/fr").json()["version"] == newer, timeout_s=60)
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_old_versions_go_in_time_where_somebody_may_publish(model_folder, tmp_path, key, monkeypatch):
+    folder = shutil.copytree(model_folder, tmp_path / "swept")
+    left = folder / "adapters/fr/weights-0123.safetensors"
+    left.write_bytes(b"of an old version")
+    monkeypatch.setattr(publishing_module, "SWEEP_GRACE_S", -1.0)
+    with serving(Settings.read(models=folder, admin_key=key, watch_s=0.1, threads=1, lanes=1)) as live:
+        if key is None:
+            time.sleep(2)
+            assert left.exists(), "a service that only reads deletes nothing"
+        else:
+            wait_until(lambda: not left.exists(), timeout_s=20)
+        assert live.transcribe(recording("wav-16k"), "adapter=fr").status_code == 200
 
 
 def test_a_request_keeps_the_version_that_it_came_for(live, elsewhere, folder, tmp_path):

@@ -17,9 +17,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from adapters.config import BackboneSize
 from adapters.store import AdapterStore
+from app.engine import publishing
 from app.settings import Settings
-from tests.adapters.hub import hub_server
 from tests.adapters.places import in_memory
+from tests.adapters.places import put as put_object
 from tests.app.live import Live, serving, wait_until
 from tests.app.recordings import recording
 from tests.app.routes.publisher import BEARER, KEY, code, files_of, put, said
@@ -130,6 +131,31 @@ def test_a_version_that_is_put_goes_to_the_first_store(model_folder, elsewhere, 
         assert said(live, "fr")[0] == local, "the folder's is meant again"
 
 
+def test_who_may_not_delete_in_a_store_may_publish_there(
+    model_folder, elsewhere, tmp_path, remote, monkeypatch, caplog
+):
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("AccessDenied: s3:DeleteObject")
+
+    async def refused_by_s3(*_: Any, **__: Any) -> None:
+        refused()
+
+    elsewhere("fr", seed=82)
+    publish_at(remote.address, tmp_path, "fr")
+    put_object(AdapterStore.at(remote.address), "fr", "weights-0123.safetensors", b"of an old version")
+    monkeypatch.setattr(publishing, "SWEEP_GRACE_S", 0.0)
+    monkeypatch.setattr(MemoryFileSystem, "rm_file", refused)
+    if remote.address.startswith("s3"):
+        monkeypatch.setattr(pytest.importorskip("s3fs").S3FileSystem, "_rm_file", refused_by_s3)
+    with serving(settings(model_folder, remote.address)) as live:
+        version = elsewhere("fr", seed=83)
+        response = put(live, "fr", files_of(tmp_path, "fr"))
+        assert response.status_code == 201, response.text
+        assert said(live, "fr")[0] == version
+    assert "old versions stay" in caplog.text
+    assert "AccessDenied" in caplog.text
+
+
 def test_a_store_that_goes_away_takes_nobody_along(model_folder, elsewhere, tmp_path, remote):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     for name, seed in (("fr", 95), ("fr-cold", 96)):
@@ -230,17 +256,12 @@ def test_no_request_names_an_address_or_a_path(model_folder, elsewhere, tmp_path
         assert asked == []
 
 
-def test_a_hub_is_served_from_and_not_published_to(model_folder, elsewhere, tmp_path):
+def test_a_hub_is_served_from_and_not_published_to(model_folder, elsewhere, tmp_path, hub):
     version = elsewhere("fr", seed=88)
-    with hub_server() as hub:
-        files = files_of(tmp_path, "fr")
-        record = AdapterStore(tmp_path / "adapters").record("fr")
-        there = {stored.name: files[what] for what, stored in record.files.items()}
-        there["adapter.json"] = files["adapter.json"]
-        hub.repositories["somebody/speech"] = {f"fr/{name}": content for name, content in there.items()}
-        with serving(settings(model_folder, "hf://somebody/speech")) as live:
-            assert told(live, "fr") == ("remote", "remote", version)
-            assert said(live, "fr")[0] == version
-            refused = put(live, "fr", files)
-            assert code(refused) == (507, "store_not_writable")
-            assert "hf://somebody/speech can be read only" in refused.json()["error"]["message"]
+    hub.repos["somebody/speech"] = tmp_path / "adapters"
+    with serving(settings(model_folder, "hf://somebody/speech")) as live:
+        assert told(live, "fr") == ("remote", "remote", version)
+        assert said(live, "fr")[0] == version
+        refused = put(live, "fr", files_of(tmp_path, "fr"))
+        assert code(refused) == (507, "store_not_writable")
+        assert "hf://somebody/speech can be read only" in refused.json()["error"]["message"]
