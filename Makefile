@@ -37,7 +37,7 @@ check: $(VENV)/.installed-dev  ## ruff, ruff format and mypy, without changing a
 soak: $(VENV)/.installed-dev  ## the long tests: random load, random faults
 	$(BIN)/python -m pytest -m soak -rP $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (20 minutes on 2 cores)
+bench: $(VENV)/.installed-bench  ## every system side by side, measured, into docs/ (about 20 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
 bench-train: $(VENV)/.installed-bench  ## training with the frozen layers' output kept, next to without, into docs/

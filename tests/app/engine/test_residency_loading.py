@@ -191,7 +191,8 @@ async def test_what_is_fetched_is_remote_until_it_is_there():
     assert tiers.where(far) == Whereabouts("ready", "host")
 
 
-async def test_no_folder_waits_for_the_network():
+@pytest.mark.parametrize("elsewhere", [None, "memory://elsewhere"], ids=["a folder", "another remote store"])
+async def test_nobody_waits_for_another_stores_network(elsewhere):
     """However many adapters are on their way from a store that does not answer."""
     slow = Files()
     slow.gate.clear()
@@ -199,21 +200,8 @@ async def test_no_folder_waits_for_the_network():
     stuck = [asyncio.create_task(bind(tiers, adapter(f"far-{number}", store=AFAR))) for number in range(20)]
     await asyncio.sleep(0.05)
     tiers._copies._load = Files().load
-    assert (await asyncio.wait_for(bind(tiers, adapter("fr")), 5)).record.name == "fr"
-    assert not any(task.done() for task in stuck)
-    slow.gate.set()
-    await asyncio.gather(*stuck)
-
-
-async def test_no_store_waits_for_another_ones_network():
-    slow = Files()
-    slow.gate.clear()
-    tiers = residency(slow)
-    stuck = [asyncio.create_task(bind(tiers, adapter(f"far-{number}", store=AFAR))) for number in range(20)]
-    await asyncio.sleep(0.05)
-    tiers._copies._load = Files().load
-    elsewhere = adapter("fr", store=AdapterStore.at("memory://elsewhere"))
-    assert (await asyncio.wait_for(bind(tiers, elsewhere), 5)).record.name == "fr"
+    near = adapter("fr") if elsewhere is None else adapter("fr", store=AdapterStore.at(elsewhere))
+    assert (await asyncio.wait_for(bind(tiers, near), 5)).record.name == "fr"
     assert not any(task.done() for task in stuck)
     slow.gate.set()
     await asyncio.gather(*stuck)
