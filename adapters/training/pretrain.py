@@ -8,8 +8,8 @@ out is a Hugging Face folder, frozen from then on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
 from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
 from adapters.training.data import AudioCache, epoch_batches, some_of_each, text_key, weights_beside
+from adapters.training.feed import prepared_ahead, workers_for
 from adapters.training.losses import span_mask
 from adapters.training.manifest import read_manifest
 from adapters.training.objectives import Batch, Objective
@@ -40,10 +41,11 @@ from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 
-_SAVE_EVERY = 100
-"""Updates; a kill costs no more than these, some minutes on a slow machine."""
+_SAVE_EVERY, _SAVE_APART_S = 100, 60.0
+"""Updates, some minutes on a slow machine, and on a fast one that long: a kill costs no more."""
 _HEAR_EVERY = 500
 _DEV_CLIPS = 12
+_HEARD_S = 60
 _UNIT_CLIPS = 2_000
 
 
@@ -144,6 +146,7 @@ class _Run:
             return
         modules.train()
         progress = Progress(self.folder / "progress.jsonl", stage, config.steps, step)
+        saved = time.monotonic()
         for prepared in self._batches(stage, step):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
@@ -165,8 +168,9 @@ class _Run:
                 if stage == "ctc" and len(self.dev) and (step % _HEAR_EVERY == 0 or step == config.steps):
                     with self._averaged(modules):
                         progress.note(step, dev_cer=self._dev_cer())
-                if step % _SAVE_EVERY == 0 and step < config.steps:
+                if step % _SAVE_EVERY == 0 and step < config.steps and time.monotonic() >= saved + _SAVE_APART_S:
                     self._save(stage, step, modules, optimiser)
+                    saved = time.monotonic()
             if step == config.steps:
                 break
         for parameter, averaged in zip(parameters, self.average, strict=True):
@@ -200,21 +204,17 @@ class _Run:
         return Batch(audio, frames, prepared.clips, prepared.targets, masked, step)
 
     def _batches(self, stage: Stage, start: int) -> Iterator[_Prepared]:
-        """This process's batches from step ``start`` on, prepared ahead in a thread."""
+        """This process's batches from step ``start`` on, prepared ahead."""
         config, objective = self.config.stages[stage], self.objectives[stage]
 
-        def prepare(number: int, clips: list[int]) -> _Prepared:
+        def prepare(numbered: tuple[int, list[int]]) -> _Prepared:
+            number, clips = numbered
             rng = np.random.default_rng([self.config.seed, number, stage == "ctc"])
             waves = [config.augmentation(self.clips.samples(i), rng) for i in clips]
             targets = [objective.target(clip, wave) for clip, wave in zip(clips, waves, strict=True)]
             return _Prepared(pad(waves, width=few_widths), clips, targets)
 
-        order = self._order(stage, start)
-        with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(prepare, *next(order)) for _ in range(2)]
-            while True:
-                yield ahead.pop(0).result()
-                ahead.append(pool.submit(prepare, *next(order)))
+        return prepared_ahead(prepare, self._order(stage, start), workers_for(self.device))
 
     def _order(self, stage: Stage, start: int) -> Iterator[tuple[int, list[int]]]:
         config, clips = self.config.stages[stage], self.objectives[stage].clips
@@ -250,17 +250,21 @@ class _Run:
         """Greedy CER a language over a few dev clips each."""
         vocab, allowed = self.ctc.vocab, self.ctc.allowed
         said: dict[str, tuple[list[str], list[str]]] = {}
-        for index, clip in enumerate(self.dev.clips):
-            audio = pad([self.dev.samples(index)]).to(self.device)
+        lengths = [self.dev.length(index) for index in range(len(self.dev))]
+        for rows in epoch_batches(lengths, _HEARD_S * SAMPLE_RATE, seed=0, epoch=0):
+            audio = pad([self.dev.samples(row) for row in rows]).to(self.device)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
                 x = self.encoder.hidden(self.encoder.trunk(audio, 0), self.encoder.bare)
                 logits = self.ctc.head(x).float().cpu()
-            logits[..., ~allowed[self.languages.index(clip.language)]] = -torch.inf
+            clips = [self.dev.clips[row] for row in rows]
+            logits.masked_fill_(~allowed[[self.languages.index(clip.language) for clip in clips], None], -torch.inf)
             ids, probabilities = best_tokens(logits)
-            path = BestPath(ids[0].numpy(), probabilities[0].numpy())
-            truth, heard = said.setdefault(clip.language, ([], []))
-            truth.append(clip.text)
-            heard.append(transcript(path, vocab, frame_s=0.02, duration_s=clip.seconds).text)
+            for place, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+                frames = self.encoder.geometry.frames(lengths[row])
+                path = BestPath(ids[place, :frames].numpy(), probabilities[place, :frames].numpy())
+                truth, heard = said.setdefault(clip.language, ([], []))
+                truth.append(clip.text)
+                heard.append(transcript(path, vocab, frame_s=0.02, duration_s=clip.seconds).text)
         each = {language: round(float(jiwer.cer(*pair)), 4) for language, pair in said.items()}
         return {"mean": round(sum(each.values()) / len(each), 4), **each}
 

@@ -32,6 +32,9 @@ STAGE: dict[Stage, StageConfig] = {
 }
 """Each as it is run unless something else is asked for."""
 
+STRONG = Augmentation(speed=0.15, telephone=0.1, noise=0.15, filter=0.4, bands=0.3)
+"""For many passes through little audio."""
+
 
 @dataclass(frozen=True)
 class PretrainConfig:

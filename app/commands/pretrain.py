@@ -38,6 +38,9 @@ def pretrain_command(
     masking: Annotated[
         float | None, typer.Option(min=0, max=0.2, help="Frames that begin a masked span of 10, in the CTC stage.")
     ] = None,
+    variation: Annotated[
+        Literal["usual", "strong"], typer.Option(help="Of the audio; strong for many passes through little of it.")
+    ] = "usual",
     consistency: Annotated[
         float, typer.Option(min=0, help="Weight of saying the same behind two masks, in the CTC stage; 0.2 is usual.")
     ] = 0.0,
@@ -51,7 +54,7 @@ def pretrain_command(
     from dataclasses import replace
 
     from adapters.training.pretrain import pretrain
-    from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage
+    from adapters.training.pretrain_config import STAGE, STRONG, PretrainConfig, Stage
     from adapters.training.processes import run_processes
     from app.commands.console import errors_told
 
@@ -64,6 +67,8 @@ def pretrain_command(
     )
     wanted: dict[Stage, int] = {route: route_steps, "ctc": ctc_steps}
     stages = {name: replace(STAGE[name], steps=steps, batch_s=batch_s, lr=lr) for name, steps in wanted.items()}
+    if variation == "strong":
+        stages = {name: replace(stage, augmentation=STRONG) for name, stage in stages.items()}
     if masking is not None:
         stages["ctc"] = replace(stages["ctc"], mask_probability=masking)
     args = (

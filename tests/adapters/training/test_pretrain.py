@@ -58,6 +58,7 @@ def through(tones, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_killed_run_started_again_makes_the_same_backbone(tones, tmp_path, monkeypatch, through, kills):
     monkeypatch.setattr(module, "_SAVE_EVERY", 3)
+    monkeypatch.setattr(module, "_SAVE_APART_S", 0)
     for stage, step in kills:
         with killed_at(stage, step):
             pretrain(tones, tmp_path / "run", tmp_path / "backbone", SHORT)
@@ -178,6 +179,7 @@ def sung(tones, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_every_route_learns_and_goes_on_after_a_kill(tones, sung, tmp_path, monkeypatch, route, figure):
     monkeypatch.setattr(module, "_SAVE_EVERY", 10)
+    monkeypatch.setattr(module, "_SAVE_APART_S", 0)
     first = StageConfig(110, 8.0, 3e-3, 0.08, VARIED)
     config = replace(SHORT, stages={route: first, "ctc": StageConfig(0, 8.0, 3e-3, 0.02, VARIED)})
     also = [sung] if route == "phones" else []
