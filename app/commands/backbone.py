@@ -41,3 +41,18 @@ def fetch_command(
         repository = open_repository(source)
         folder = fetch_backbone(repository)
         typer.echo(f"{repository.name}: fingerprint {fingerprint(folder)}, in {folder}")
+
+
+@backbone_app.command("average")
+def average_command(
+    folders: Annotated[list[Path], typer.Argument(help="Backbones that `tongues pretrain` made from one start.")],
+    out: Annotated[Path, typer.Option(help="Backbone folder to write.")],
+) -> None:
+    """Write the mean of the weights of several runs, which hears better than each of them."""
+    from adapters.backbone import fingerprint
+    from adapters.training.averaging import average
+    from app.commands.console import errors_told
+
+    with errors_told():
+        average(folders, out)
+        typer.echo(f"{out}: fingerprint {fingerprint(out)}")

@@ -24,7 +24,7 @@ from adapters.training.data import (
 )
 from adapters.training.manifest import Clip
 
-ALL = Augmentation(speed=0.15, telephone=1.0, noise=1.0, filter=1.0)
+ALL = Augmentation(speed=0.15, telephone=1.0, noise=1.0, filter=1.0, bands=1.0)
 
 
 def recorded(folder: Path, name: str, samples: np.ndarray, rate: int = 16_000, **fields) -> Clip:
@@ -239,3 +239,14 @@ def test_a_folder_of_other_speech_with_the_same_names_is_another_cache(tmp_path)
         caches.append(AudioCache([clip], tmp_path / "cache"))
     assert caches[0].key != caches[1].key
     assert np.abs(caches[0].samples(0)).max() < np.abs(caches[1].samples(0)).max() / 2
+
+
+def test_a_band_is_lost_and_the_rest_stays():
+    samples = noise(16_000).astype(np.float32) / 32_768
+    varied = Augmentation(bands=1.0)(samples, np.random.default_rng(5))
+    before, after = (np.abs(np.fft.rfft(wave)) for wave in (samples, varied))
+    lost = after < before * 1e-2
+    first, last = np.flatnonzero(lost)[[0, -1]]
+    assert last - first > 50
+    assert lost[first : last + 1].all(), "one band"
+    np.testing.assert_allclose(after[~lost], before[~lost], rtol=1e-2)
