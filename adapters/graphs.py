@@ -24,7 +24,7 @@ Replay = Callable[[], None]
 Record = Callable[[Function, Tensors], tuple[Replay, Tensors]]
 """A function and its inputs -> what runs it again on the same inputs, and where its outputs then are."""
 
-_MOST = 256
+_MOST = 512
 _REMEMBERED = 4_096
 
 

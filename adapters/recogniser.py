@@ -30,6 +30,9 @@ from adapters.windows import Window
 
 T = TypeVar("T", covariant=True)
 
+_fixed_widths = partial(few_widths, apart=2**0.25)
+"""Of which there are few enough for a graph each."""
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -89,7 +92,7 @@ class Recogniser:
         if not self._fixed:
             return pad(samples, normalised=self._normalised)
         count = few_rows(len(windows))
-        audio = pad(samples, normalised=self._normalised, width=few_widths, rows=count, pinned=self._on_gpu)
+        audio = pad(samples, normalised=self._normalised, width=_fixed_widths, rows=count, pinned=self._on_gpu)
         one_frame = self._encoder.geometry.receptive_field  # rows of zeros, but never rows of nothing
         ends = torch.tensor([*audio.lengths, *[one_frame] * (count - len(windows))])
         return replace(audio, ends=ends.pin_memory() if self._on_gpu else ends)
@@ -194,7 +197,7 @@ class Recogniser:
             return frames
         assert isinstance(frames.lengths, tuple)
         geometry, (count, longest) = self._encoder.geometry, frames.hidden.shape[:2]
-        rows, width = few_rows(count), geometry.frames(few_widths(geometry.samples(longest)))
+        rows, width = few_rows(count), geometry.frames(_fixed_widths(geometry.samples(longest)))
         lengths = indices([*frames.lengths, *[1] * (rows - count)], self._bank.device)
         return Frames(F.pad(frames.hidden, (0, 0, 0, width - longest, 0, rows - count)), lengths, frames.layer)
 

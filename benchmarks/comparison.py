@@ -52,6 +52,8 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
     found = Found(plan.backbone)
     with contextlib.ExitStack() as stack:
         workers = dict(_started(plan, spec, found, stack))
+        if not spec.on_cpu:
+            _run_in(workers, plan)
         began = time.monotonic()
         for number in range(plan.rounds):  # of all cells: those that are compared with each other lie close in time
             hurried = number > 0 and time.monotonic() - began > plan.unhurried_s
@@ -69,6 +71,16 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
             with contextlib.suppress(SystemUnable):
                 found.footprints[name], found.facts[name] = worker.footprint(), worker.facts()
     return found
+
+
+def _run_in(workers: dict[str, Worker], plan: Plan) -> None:
+    """Every cell once, not counted: on a GPU the first calls of a shape choose its kernels and record its graph."""
+    for comparison in plan.comparisons:
+        for name in comparison.systems:
+            if name in workers:
+                log.info("%s: running in %s, %s", plan.backbone, name, comparison.cell)
+                with contextlib.suppress(SystemUnable):  # it will be told when it counts
+                    workers[name].run(comparison.cell)
 
 
 def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:

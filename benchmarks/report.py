@@ -16,7 +16,8 @@ Made by `make bench`; do not edit. Every system hears the same clips, cut from t
 [examples](../examples), from the same number of clients, each of which sends its next clip when it has its answer. Each
 has a process of its own, and one is at work at a time; in every round another goes first. A ratio is of two systems in
 the same round, so a machine that slows down slows both; given is the median over the rounds, with the least and the
-most.
+most. On a GPU a round before them is not counted: there the first calls of a shape choose its kernels and record its
+graph.
 
 - **engine**: this project, in process, as `tongues serve` configures it; decoded clips in, transcripts out.
 - **load_adapter**: transformers' way for MMS: one model, and under a lock the weights of each request's language.

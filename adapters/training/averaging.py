@@ -17,8 +17,8 @@ from adapters.vocab import Vocab
 
 
 def average(folders: Sequence[Path], out: Path) -> None:
-    """Write to ``out`` the mean of the backbones in ``folders`` and of their CTC heads. The row of a letter that not all
-    heads know is the mean over those that do.
+    """Write to ``out`` the mean of the backbones in ``folders`` and of their CTC heads. The row of a letter that not
+    all heads know is the mean over those that do.
 
     Raises :class:`~adapters.errors.BackboneError` for fewer than two folders, for one without a head, and for weights
     of another shape than those of the first.

@@ -148,7 +148,7 @@ def test_what_is_recorded_never_touches_the_host(kind, monkeypatch):
     monkeypatch.setattr("adapters.recogniser._paths", lambda *found: given.extend(found))
     clips = windows(encoder, 0.5, 1.1)
     recogniser.whole(recogniser.prepare(clips), clips, (0, 1, 0), seats).result()
-    assert given[0].shape == given[1].shape == (3, given[0].shape[1])
+    assert given[0].shape == given[1].shape == (4, given[0].shape[1])
     assert given[0].device.type == "meta"
 
 
