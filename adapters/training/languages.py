@@ -36,21 +36,26 @@ def train_language_head(
     models: Path,
     manifest: Path,
     *,
+    also: Sequence[Path] = (),
     device: str = "cpu",
     announce: Callable[[str], None] = lambda line: None,
 ) -> LanguageHead:
-    """A head over every language that has a default adapter in ``models`` and clips in ``manifest``.
+    """A head over every language that has a default adapter in ``models`` and clips in ``manifest``, or where that has
+    none, in ``also``.
 
     ``announce`` is told what is going on. Raises :class:`~adapters.errors.DataError` where there are fewer than two
     languages, and :class:`~adapters.errors.BackboneError` where the backbone has no CTC head beside it.
     """
-    listener = Listener(models, manifest, device)
+    clips = read_manifest(manifest)
+    recorded = {clip.language for clip in clips}
+    clips += [clip for path in also for clip in read_manifest(path) if clip.language not in recorded]
+    listener = Listener(models, sorted({clip.language for clip in clips}), manifest.parent / "cache", device)
     announce(f"{len(listener.languages)} languages: {', '.join(listener.languages)}")
-    clips = [clip for clip in read_manifest(manifest) if clip.language in listener.languages]
+    clips = [clip for clip in clips if clip.language in listener.languages]
     split = {name: [clip for clip in clips if clip.split == name] for name in ("train", "dev", "test")}
     for name in ("train", "dev"):
         if without := set(listener.languages) - {clip.language for clip in split[name]}:
-            raise DataError(f"{manifest}: no {name} clips of {', '.join(sorted(without))}, which has an adapter")
+            raise DataError(f"no {name} clips of {', '.join(sorted(without))}, which has an adapter")
     train = listener.hear(_some(split["train"]), variations=_VARIATIONS, scored=False)
     announce(f"heard {len(train.clips)} clips to train on, variations counted")
     dev = listener.hear(split["dev"], variations=1, scored=True)

@@ -20,7 +20,7 @@ from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
 from adapters.training.backbone_folder import read_head
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
-from adapters.training.manifest import Clip, read_manifest
+from adapters.training.manifest import Clip
 
 LONG_S = 2.0  #: from here on a clip counts for what is aimed at
 _BATCH_S = 30
@@ -46,22 +46,23 @@ class Heard:
 class Listener:
     """Runs the trunk, and the top of every language."""
 
-    def __init__(self, models: Path, manifest: Path, device: str) -> None:
+    def __init__(self, models: Path, languages: Sequence[str], cache: Path, device: str) -> None:
+        """``languages``: those that there are clips of; ``cache``: the folder for their samples."""
         self._encoder: Encoder = load_backbone(models / "backbone", device=device)
         self._normalised = read_normalised(models / "backbone")
-        self._cache = manifest.parent / "cache"
+        self._cache = cache
         self._device = device
         size = self._encoder.size
         registry = Registry([AdapterStore(models / "adapters")], fingerprint(models / "backbone"), size)
         found: dict[str, RegisteredAdapter] = {}
-        for language in sorted({clip.language for clip in read_manifest(manifest)}):
+        for language in languages:
             try:
                 found[language] = registry.resolve(language=language)
             except ChoiceError:
                 continue
         if len(found) < 2:
             raise DataError(
-                f"{models}: adapters for at least two languages of {manifest} are needed to tell them apart"
+                f"{models}: adapters for at least two of {', '.join(languages)} are needed to tell them apart"
             )
         self.languages = tuple(found)
         self.letters = _letters(models / "backbone", self._encoder)

@@ -12,6 +12,10 @@ import typer
 def languages_command(
     models: Annotated[Path, typer.Option(help="Model folder with backbone/ and adapters/; languages/ goes there.")],
     data: Annotated[Path, typer.Option(help="The manifest.jsonl of a corpus.")],
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="A further manifest, for languages that --data has no clips of; may be given several times."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Fit the language head, by which `lang=auto` is answered, and report how often it is right.
@@ -25,7 +29,9 @@ def languages_command(
     from app.commands.console import errors_told
 
     with errors_told():
-        head = train_language_head(models, data, device=device, announce=lambda line: typer.echo(line, err=True))
+        head = train_language_head(
+            models, data, also=also or (), device=device, announce=lambda line: typer.echo(line, err=True)
+        )
         head.save(models / "languages")
     report = head.report
     table = Table(title=f"{models}: test clips of 2 s and more; the language is right, in percent")

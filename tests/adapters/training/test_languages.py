@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -64,8 +66,18 @@ def test_each_source_is_told_of_by_a_head_that_never_heard_it(head, trained):
 def test_one_language_cannot_be_told_from_another(trained, tmp_path):
     clips = [clip for clip in read_manifest(trained.manifest) if clip.language == "es"]
     write_manifest(tmp_path / "manifest.jsonl", clips)
-    with pytest.raises(DataError, match="at least two languages"):
+    with pytest.raises(DataError, match="at least two of es are needed"):
         train_language_head(trained.models, tmp_path / "manifest.jsonl")
+
+
+def test_further_clips_count_for_languages_that_have_no_others(head, trained, tmp_path):
+    clips = read_manifest(trained.manifest)
+    french = [clip for clip in clips if clip.language == "fr"]
+    write_manifest(tmp_path / "manifest.jsonl", [clip for clip in clips if clip.language == "es"])
+    write_manifest(tmp_path / "also.jsonl", [*french, *(replace(clip, language="es") for clip in french)])
+    found = train_language_head(trained.models, tmp_path / "manifest.jsonl", also=[tmp_path / "also.jsonl"])
+    assert found.languages == head.languages
+    assert found.report["clips"] == head.report["clips"]
 
 
 def test_the_command_writes_what_the_service_loads_and_a_report(trained, tmp_path):
