@@ -123,6 +123,17 @@ def test_a_file_that_cannot_be_had_takes_no_other_with_it(hub, repo, fault, says
     assert store.load(store.record("fra"), size=store._size).vocab.size == len(LANGUAGES["fra"])
 
 
+def test_a_language_that_broke_off_is_gone_on_with(hub, repo):
+    store, file = opened(repo), "adapter.fra.safetensors"
+    size = (hub.repos[repo] / file).stat().st_size
+    hub.resets[file] = [size // 2]
+    with pytest.raises(AdapterAway, match="cannot be reached"):
+        store.load(store.record("fra"), size=store._size)
+    store.load(store.record("fra"), size=store._size)
+    assert hub.ranges == [(file, size // 2)]
+    assert hub.sent[file] == size
+
+
 def test_a_file_of_ten_gigabytes_is_refused_before_it_is_fetched(hub, repo):
     hub.faults["adapter.fra.safetensors"] = "huge"
     known = registry(opened(repo))
