@@ -48,7 +48,7 @@ def fetch_ranged(repo: str, commit: str, file: str, size_bytes: int, progress: P
     size_bytes = size_bytes if told.size is None else told.size
     if size_bytes > constants.MAX_HTTP_DOWNLOAD_SIZE:  # which is in Xet storage alone
         return None
-    place, partial = str(httpx2.URL(url).join(told.location)), Partial(repo, file, told.etag)
+    partial = Partial(repo, file, told.etag)
     with partial.alone(progress):
         partial.drop_others()
         while not partial.blob.exists():
@@ -58,7 +58,7 @@ def fetch_ranged(repo: str, commit: str, file: str, size_bytes: int, progress: P
             if begun:
                 log.info("%s of %s goes on at %.1f of %.1f MB", file, repo, begun / 1e6, size_bytes / 1e6)
             try:
-                _receive(place, partial, begun, size_bytes, progress)
+                _receive(url, partial, begun, size_bytes, progress)
                 if _SHA256.fullmatch(told.etag) and (found := partial.sha256(progress)) != told.etag:
                     raise _Unfit(f"its SHA-256 is {found}, and {told.etag} is right")
             except _Unfit as error:
@@ -75,13 +75,14 @@ def _receive(url: str, partial: Partial, begun: int, size_bytes: int, progress: 
     """What is to come of it after the first ``begun`` bytes."""
     if begun and begun == size_bytes:
         return
+    place = _place(url)
     headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-    if httpx2.URL(url).origin not in (httpx2.URL(hub).origin for hub in (constants.ENDPOINT, _TRUSTED)):
+    if place.origin not in (httpx2.URL(hub).origin for hub in (constants.ENDPOINT, _TRUSTED)):
         headers.pop("authorization", None)
     if begun:
         headers["Range"] = f"bytes={begun}-"
     session, timeout_s = get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with session.stream("GET", url, headers=headers, timeout=timeout_s, follow_redirects=True) as response:
+    with session.stream("GET", place, headers=headers, timeout=timeout_s, follow_redirects=True) as response:
         if begun and response.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
             raise _Unfit(f"the hub has nothing of it after {begun} bytes")
         hf_raise_for_status(response)
@@ -100,6 +101,13 @@ def _receive(url: str, partial: Partial, begun: int, size_bytes: int, progress: 
                 progress.came(len(piece), received=True)
     if start < size_bytes:
         raise OSError(f"the hub sent {start} of {size_bytes} bytes and no more")
+
+
+def _place(url: str) -> httpx2.URL:
+    """Where the hub has what lies at ``url``. Asked each time: signed addresses are of use for a while only, and
+    another process may have been waited for. Of Xet storage the request itself is redirected, as the client has it."""
+    told = get_hf_file_metadata(url)
+    return httpx2.URL(url) if told.xet_file_data is not None else httpx2.URL(url).join(told.location)
 
 
 def _told(response: httpx2.Response) -> tuple[int, int | None]:

@@ -46,7 +46,8 @@ class Hub:
     ``resets``: after how many bytes of a file its next connections are reset. ``held``: after how many the next one
     stands still, until ``released`` is set, and is reset then. ``sent``: the bytes of each file; ``ranges``: where each
     request for a part of one began; ``rangeless``: they are answered with all of it. ``elsewhere``: where large files
-    lie, to which the hub redirects; ``tokens``: what each request for a file came with."""
+    lie, to which the hub redirects; ``xet``: they are in Xet storage besides, which does not answer. ``tokens``: what
+    each request for a file came with."""
 
     bound: socket.socket = field(default_factory=_bound)
     repos: dict[str, Path] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class Hub:
     released: threading.Event = field(default_factory=threading.Event)
     rangeless: bool = False
     elsewhere: Hub | None = None
+    xet: bool = False
     tokens: list[str | None] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     status: int = 200
@@ -120,7 +122,7 @@ class Hub:
         for counted in (self.sent, self.ranges, self.resets, self.held, self.tokens, self.released):
             counted.clear()
         self.status, self.page, self.asked_in_vain, self.slow_s = 200, b"", 0, 5.0
-        self.rangeless, self.elsewhere = False, None
+        self.rangeless, self.elsewhere, self.xet = False, None, False
 
 
 HUB = Hub()  #: the only one of this process
@@ -188,6 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
                 told["size"] = size = 10 * 2**30
             if path.suffix in _LARGE:
                 told["lfs"] = {"oid": _digest(path), "size": size, "pointerSize": 134}
+                told |= {"xetHash": _digest(path)} if self.hub.xet else {}
             found.append(told)
         more = f"{self.hub.url}{asked}?recursive=true&cursor={start + _PAGE}"
         self._json(found, {"Link": f'<{more}>; rel="next"'} if start + _PAGE < len(names) else {})
@@ -202,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         etag = _digest(path) if path.suffix in _LARGE else _oid(path)
         if self.hub.elsewhere is not None and path.suffix in _LARGE:
             linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+            if self.hub.xet:
+                linked |= {"X-Xet-Hash": etag, "X-Xet-Refresh-Route": f"{self.hub.url}/no-such-storage"}
             return self._head(302, commit, "", 0, {"Location": self.hub.elsewhere.url + self.path, **linked})
         if not body:
             return self._head(200, commit, etag, len(content))

@@ -158,7 +158,9 @@ def test_what_comes_wrong_is_refused_and_does_not_stay(hub, repo, fault, says, b
     assert opened.fetch(WEIGHTS).read_bytes() == there(hub, repo)
 
 
-def test_the_token_stays_with_the_hub(hub, repo, monkeypatch):
+@pytest.mark.parametrize("xet", [False, True])
+def test_the_token_stays_with_the_hub(hub, repo, monkeypatch, xet):
+    hub.xet = xet
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.private[repo] = "hf_secret"
     with Hub(repos=hub.repos).running() as elsewhere:
