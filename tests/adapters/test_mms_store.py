@@ -173,6 +173,30 @@ def test_a_folder_is_listed_again_when_it_changes(made, tmp_path, caplog):
     assert store.load(known.resolve(language="it").record, size=store._size).record.name == "ita"
 
 
+def test_the_tokenizer_beside_says_which_is_the_blank(hub, repo):
+    (hub.repos[repo] / "special_tokens_map.json").write_text('{"pad_token": "<s>"}')
+    store = opened(repo)
+    for code in ("deu", "fra"):
+        vocab = store.load(store.record(code), size=store._size).vocab
+        assert vocab.blank == LANGUAGES[code].index("<s>")
+
+
+def test_a_tokenizer_that_changes_is_read_again(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "mms")
+    store = opened(str(folder))
+    known = registry(store)
+    before = known.resolve(language="fr").version
+    (folder / "tokenizer_config.json").write_text('{"pad_token": "<s>"}')
+    assert known.scan().adapters["fra"].version != before
+    assert store.load(store.record("fra"), size=store._size).vocab.blank == LANGUAGES["fra"].index("<s>")
+
+
+def test_a_tokenizer_that_makes_other_texts_is_refused(hub, repo):
+    (hub.repos[repo] / "tokenizer_config.json").write_text('{"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}')
+    with pytest.raises(HubError, match=rf"{repo}@.*: the tokenizer in .* is a Wav2Vec2PhonemeCTCTokenizer"):
+        opened(repo)
+
+
 def test_a_repository_is_not_looked_at_again(hub, repo, made):
     assert opened(repo).pace_s == math.inf
     assert opened(str(made)).pace_s == 0.0
