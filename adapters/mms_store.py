@@ -26,7 +26,7 @@ from adapters.formats.tokenizer import SPECIAL, TOKENIZER, Tokenizer
 from adapters.loaded import LoadedAdapter
 from adapters.location import Signature
 from adapters.record import AdapterRecord, StoredFile
-from adapters.repository import Folder, Repository, RepositoryFile
+from adapters.repository import Folder, Repository, RepositoryFile, known_sha256
 from adapters.shapes import parameter_count
 
 log = logging.getLogger("tongues.adapters")
@@ -144,9 +144,10 @@ class MmsStore:
             path = self._repository.fetch(stored.name)
             as_listed = path.stat().st_size == stored.size_bytes  # nothing larger is read
             content = path.read_bytes() if as_listed else b""
+            digest = told.sha256 or (known_sha256(path) if self.remote else None)  # of what was listed without a hub
         except (HubError, OSError) as error:
             raise AdapterAway(name, str(error)) from error
-        if not as_listed or (told.sha256 and sha256(content).hexdigest() != told.sha256):
+        if not as_listed or (digest and sha256(content).hexdigest() != digest):
             self._listing.here.discard(name)
             self._repository.forget(stored.name)
             raise AdapterCorrupt(name, f"{stored.name} came as another file than {self._repository.name} lists")

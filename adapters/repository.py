@@ -49,6 +49,7 @@ _CONFIGURATION = (
     "added_tokens.json",
     "tokenizer_config.json",
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _WEIGHTS = (".safetensors", ".bin")  # which are gone on with
 _LARGE_BYTES = 1 << 26  # what is smaller is asked for again by who wants it
 
@@ -242,9 +243,16 @@ class HubRepository:
         found = {}
         for file in listed:
             place = try_to_load_from_cache(self.id, file.path, revision=self.commit)
-            blob = Path(os.readlink(place)).name if isinstance(place, str) and os.path.islink(place) else file.blob_id
-            found[file.path] = RepositoryFile(file.size, blob, blob if len(blob) == 64 else None)
+            digest = known_sha256(Path(place)) if isinstance(place, str) else None
+            found[file.path] = RepositoryFile(file.size, digest or file.blob_id, digest)
         return found
+
+
+def known_sha256(path: Path) -> str | None:
+    """Of a file in the client's cache, without reading it: what is large is linked to a place that is named for it.
+    None where nothing says it."""
+    blob = Path(os.readlink(path)).name if path.is_symlink() else ""
+    return blob if _SHA256.fullmatch(blob) else None
 
 
 def open_repository(source: str, stop: Event | None = None) -> Repository:

@@ -173,6 +173,23 @@ def test_a_folder_is_listed_again_when_it_changes(made, tmp_path, caplog):
     assert store.load(known.resolve(language="it").record, size=store._size).record.name == "ita"
 
 
+def test_what_is_listed_without_a_hub_is_checked_all_the_same(hub, repo, monkeypatch):
+    opened(repo)
+    hub.away = True
+    with monkeypatch.context() as hurried:
+        hurried.setattr("time.sleep", lambda seconds: None)  # the client's own, between its tries
+        store = opened(repo)
+    hub.away = False
+    store.load(store.record("fra"), size=store._size)
+    path = store._repository.fetch("adapter.fra.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes(8))
+    with pytest.raises(AdapterCorrupt, match="came as another file"):
+        store.load(store.record("fra"), size=store._size)
+    store.load(store.record("fra"), size=store._size)
+    assert store._repository.fetch("adapter.fra.safetensors").read_bytes() == content
+
+
 def test_the_tokenizer_beside_says_which_is_the_blank(hub, repo):
     (hub.repos[repo] / "special_tokens_map.json").write_text('{"pad_token": "<s>"}')
     store = opened(repo)
