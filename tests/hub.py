@@ -6,10 +6,12 @@ beforehand.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import struct
+import termios
 import threading
 import time
 from collections import Counter, defaultdict
@@ -262,7 +264,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
         if fault == "reset":
-            time.sleep(_EACH_S)  # for what was sent to arrive
+            while struct.unpack("i", fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))) != (0,):
+                time.sleep(0.001)  # what has not arrived by then never will
             self._reset()
 
     def _reset(self) -> None:
