@@ -1,7 +1,7 @@
 """Downloads out of a hub: told of in the log, tried again where the connection broke, given up when that is asked for.
 
-huggingface_hub itself goes on with a file where a connection was closed before its end, and deletes what has come of it
-after any other failure; files that have come whole stay.
+What has come of weights stays after any failure, and is gone on with (adapters/ranged.py). Small files are fetched by
+huggingface_hub itself, which begins them anew after most failures; files that have come whole stay.
 """
 
 from __future__ import annotations
@@ -13,50 +13,45 @@ from collections.abc import Callable
 from threading import Event, Lock
 from typing import Any, TypeVar
 
-import httpx2
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    FileMetadataError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    XetDownloadError,
-)
 from huggingface_hub.utils.tqdm import tqdm
 
 from adapters.errors import HubError
 from adapters.reason import reason
+from adapters.refusal import passing
 
 log = logging.getLogger("tongues.hub")
 
 T = TypeVar("T")
-TRIES = 6
+TRIES = 7  # over a minute
 _FIRST_WAIT_S = 1.0
 _SHARE = 0.1
 _SILENT_S = 10.0
-_PASSING = (408, 429)
 
 
-def download(
-    fetch: Callable[[type[tqdm]], T], missing_bytes: Callable[[], int], stop: Event, *, tries: int = TRIES
-) -> T:
-    """What ``fetch`` returns, which is given the progress bars that the client is to use; ``missing_bytes``: what is
-    to come. Raises what it raised last, and :class:`~adapters.errors.HubError` once ``stop`` is set."""
-    for number in range(tries):
+def download(fetch: Callable[[Progress], T], missing_bytes: Callable[[], int], stop: Event, *, tries: int = TRIES) -> T:
+    """What ``fetch`` returns, which tells a :class:`Progress` what comes. ``missing_bytes``: what is to come. It is
+    tried until nothing more came to stay ``tries`` times in a row; 1: once.
+
+    Raises what it raised last, and :class:`~adapters.errors.HubError` once ``stop`` is set."""
+    in_vain, least_bytes = 0, missing_bytes()
+    while True:
         try:
-            return fetch(Progress(missing_bytes(), stop).bars())
+            return fetch(Progress(missing_bytes(), stop))
         except Exception as error:
-            if number == tries - 1 or not _passing(error):
+            in_vain += 1
+            if (missing := missing_bytes()) < least_bytes:
+                in_vain, least_bytes = 0, missing
+            if tries in (1, in_vain) or not passing(error):
                 raise
-            wait_s = _FIRST_WAIT_S * 2**number
+            wait_s = _FIRST_WAIT_S * 2 ** max(in_vain - 1, 0)
             log.warning("the download broke off and is tried again in %g s: %s", wait_s, reason(error))
         if stop.wait(wait_s):
             raise _given_up()
-    raise AssertionError("the last try returns or raises")
 
 
 class Progress:
-    """How many of ``total_bytes`` have come, in the log: a line for each tenth, and after ten seconds at the latest."""
+    """How many of ``total_bytes`` have come, in the log: a line for each tenth, after ten seconds at the latest, and
+    for the last."""
 
     def __init__(self, total_bytes: int, stop: Event, clock: Callable[[], float] = time.monotonic) -> None:
         self._total_bytes, self._stop, self._clock = total_bytes, stop, clock
@@ -72,8 +67,8 @@ class Progress:
         with self._turn:
             self._came[received] += count
             came, now = min(max(self._came.values()), self._total_bytes), self._clock()
-            overdue = came > self._said_bytes and now >= self._said_at + _SILENT_S
-            if self._total_bytes and (came >= self._said_bytes + _SHARE * self._total_bytes or overdue):
+            due = came == self._total_bytes or now >= self._said_at + _SILENT_S
+            if came > self._said_bytes and (due or came >= self._said_bytes + _SHARE * self._total_bytes):
                 self._said_bytes, self._said_at = came, now
                 log.info("fetched %.1f of %.1f MB", came / 1e6, self._total_bytes / 1e6)
 
@@ -98,16 +93,3 @@ class Progress:
 
 def _given_up() -> HubError:
     return HubError("the download was given up, for the service stops")
-
-
-def _passing(error: BaseException | None) -> bool:
-    """Whether it may be otherwise in a moment."""
-    if isinstance(error, LocalEntryNotFoundError):
-        return _passing(error.__cause__)
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code in _PASSING
-    if isinstance(error, EntryNotFoundError | FileMetadataError | OfflineModeIsEnabled):
-        return False
-    if isinstance(error, OSError):  # of the client's own, for a file of another length, say
-        return error.errno is None or isinstance(error, ConnectionError | TimeoutError)
-    return isinstance(error, httpx2.TransportError | XetDownloadError | RuntimeError)  # the last of hf_xet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +22,11 @@ from adapters.config import BackboneSize
 from adapters.errors import AdapterAway, AdapterCorrupt, AdapterFormatError, HubError, UnknownAdapter
 from adapters.fit import check_tensors
 from adapters.formats.mms import FILE, mms_config, mms_language, mms_vocab, read_mms
+from adapters.formats.tokenizer import SPECIAL, TOKENIZER, Tokenizer
 from adapters.loaded import LoadedAdapter
 from adapters.location import Signature
 from adapters.record import AdapterRecord, StoredFile
-from adapters.repository import Folder, Repository, RepositoryFile
+from adapters.repository import Folder, Repository, RepositoryFile, known_sha256
 from adapters.shapes import parameter_count
 
 log = logging.getLogger("tongues.adapters")
@@ -38,11 +39,12 @@ _MOST_BYTES_EACH = 4
 
 @dataclass(frozen=True)
 class _Listing:
-    """The files of languages by the names of these, their parts of the vocabulary, and the names whose file needs no
-    network, which grow."""
+    """The files of languages by the names of these, their parts of the vocabulary, how texts are made of those, and the
+    names whose file needs no network, which grow."""
 
     files: Mapping[str, tuple[str, RepositoryFile]]
     vocabs: Mapping[str, Mapping[str, int]]
+    tokenizer: Tokenizer
     signatures: Mapping[str, Signature]
     here: set[str]
 
@@ -55,7 +57,8 @@ class MmsStore:
     """
 
     def __init__(self, repository: Repository, width: int, size: BackboneSize, fingerprint: str) -> None:
-        """Raises :class:`~adapters.errors.HubError` where there is no ``vocab.json``, or it cannot be read."""
+        """Raises :class:`~adapters.errors.HubError` where there is no ``vocab.json``, or it cannot be read, or the
+        tokenizer beside it makes other texts."""
         self._repository, self._width, self._size, self._fingerprint = repository, width, size, fingerprint
         self._stamp = self._stamp_now()
         self._listing = self._listed()
@@ -91,7 +94,7 @@ class MmsStore:
         language = mms_language(name)
         if language is None:
             raise AdapterFormatError(name, f"{file} is for {name!r}, which is no code of a language")
-        vocab = mms_vocab(name, self._tokens(name))
+        vocab = mms_vocab(name, self._tokens(name), self._listing.tokenizer)
         config = mms_config(self._width, vocab.size, self._size)
         most = _MOST_BYTES_EACH * parameter_count(config, self._size) + _BESIDE_BYTES
         if told.size_bytes > most:
@@ -118,7 +121,7 @@ class MmsStore:
         fit."""
         name = record.name
         tensors = self._tensors(record)
-        imported = read_mms(name, tensors, self._tokens(name), size)
+        imported = read_mms(name, tensors, self._tokens(name), size, self._listing.tokenizer)
         dtype = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
         # against the width of the backbone, not of the file: seats are made for that
         check_tensors(name, record.config, dtype, imported.tensors, imported.vocab, size)
@@ -141,9 +144,10 @@ class MmsStore:
             path = self._repository.fetch(stored.name)
             as_listed = path.stat().st_size == stored.size_bytes  # nothing larger is read
             content = path.read_bytes() if as_listed else b""
+            digest = told.sha256 or (known_sha256(path) if self.remote else None)  # of what was listed without a hub
         except (HubError, OSError) as error:
             raise AdapterAway(name, str(error)) from error
-        if not as_listed or (told.sha256 and sha256(content).hexdigest() != told.sha256):
+        if not as_listed or (digest and sha256(content).hexdigest() != digest):
             self._listing.here.discard(name)
             self._repository.forget(stored.name)
             raise AdapterCorrupt(name, f"{stored.name} came as another file than {self._repository.name} lists")
@@ -157,8 +161,10 @@ class MmsStore:
         """Another one where the listing may be another one."""
         if not isinstance(self._repository, Folder):
             return None
+        folder = self._repository.path
         try:
-            told = [path.stat() for path in (self._repository.path, self._repository.path / _VOCAB)]
+            told = [path.stat() for path in (folder, folder / _VOCAB)]
+            told += [path.stat() for path in (folder / TOKENIZER, folder / SPECIAL) if path.exists()]
         except OSError:
             return None
         return tuple((one.st_mtime_ns, one.st_size) for one in told)
@@ -170,14 +176,16 @@ class MmsStore:
             raise HubError(f"{self._repository.name} cannot be listed: {error}") from error
         found = {matched["language"]: (file, told) for file, told in there.items() if (matched := FILE.fullmatch(file))}
         if not found:
-            return _Listing({}, {}, {}, set())
+            return _Listing({}, {}, Tokenizer(), {}, set())
         if _VOCAB not in there:
             raise HubError(f"{self._repository.name}: adapters of languages, and no {_VOCAB} that says what they speak")
-        vocabs, stamp = self._read_vocabs(), there[_VOCAB].stamp
+        vocabs = self._read_vocabs()
+        stamps = tuple(there[file].stamp for file in (_VOCAB, TOKENIZER, SPECIAL) if file in there)
         return _Listing(
             found,
             vocabs,
-            {name: (told.stamp, stamp) for name, (_, told) in sorted(found.items())},
+            self._read_tokenizer(there),
+            {name: (told.stamp, *stamps) for name, (_, told) in sorted(found.items())},
             {name for name, (file, _) in found.items() if self._repository.here(file)},
         )
 
@@ -192,6 +200,18 @@ class MmsStore:
         if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
             raise HubError(f"{self._repository.name}: {_VOCAB} is not of the form {{language: {{token: id}}}}")
         return found
+
+    def _read_tokenizer(self, there: Collection[str]) -> Tokenizer:
+        for file in (TOKENIZER, SPECIAL):
+            if file in there:
+                try:
+                    self._repository.fetch(file)
+                except HubError as error:  # of a cache that was filled without it
+                    log.warning("texts are made as transformers does without it: %s", error)
+        try:
+            return Tokenizer.read(self._repository.name, self._repository.fetch(_VOCAB).parent)
+        except AdapterFormatError as error:
+            raise HubError(f"{self._repository.name}: {error.reason}") from error
 
 
 def mms_store(repository: Repository, folder: Path, size: BackboneSize, fingerprint: str) -> MmsStore | None:

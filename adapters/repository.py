@@ -18,7 +18,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
-import httpx2
 from huggingface_hub import (
     HfApi,
     constants,
@@ -28,22 +27,15 @@ from huggingface_hub import (
     snapshot_download,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    RevisionResolutionError,
-)
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 from huggingface_hub.hf_api import RepoFile
 
-from adapters.download import TRIES, download
+from adapters.download import TRIES, Progress, download
 from adapters.errors import BackboneError, HubError
+from adapters.partial import Partial
+from adapters.ranged import fetch_ranged
 from adapters.reason import reason
+from adapters.refusal import said
 from adapters.weights import INDEX, PICKLES, WHOLE, pickle_refused
 
 log = logging.getLogger("tongues.hub")
@@ -57,8 +49,9 @@ _CONFIGURATION = (
     "added_tokens.json",
     "tokenizer_config.json",
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_WEIGHTS = (".safetensors", ".bin")  # which are gone on with
 _LARGE_BYTES = 1 << 26  # what is smaller is asked for again by who wants it
-_UNREACHABLE = (httpx2.TransportError, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -152,7 +145,7 @@ class HubRepository:
                 f"{reason(error.__cause__ or error)}"
             ) from error
         except Exception as error:
-            raise HubError(f"{source}: {_said(error)}") from error
+            raise HubError(f"{source}: {said(error)}") from error
         found = cls(repo, commit, offline=constants.is_offline_mode(), stop=stop or Event())
         _ = found.files
         log.info("%s: to stay at it: %s", source, found.name)
@@ -174,7 +167,7 @@ class HubRepository:
         try:
             return _remote_files(self.id, self.commit)
         except Exception as error:
-            failure = HubError(f"{self.name}: {_said(error)}")
+            failure = HubError(f"{self.name}: {said(error)}")
             if (listed := self._listed_before()) is None:
                 raise failure from error
             log.warning("%s; what was fetched before is served, and other files are asked for when needed", failure)
@@ -187,7 +180,7 @@ class HubRepository:
         if not self.offline and not self.here(file):
             log.info("fetching %s of %s", file, self.name)
         large = file in self.files and self.files[file].size_bytes >= _LARGE_BYTES
-        return self._download(hf_hub_download, [file], filename=file, tries=TRIES if large else 1)
+        return self._download(lambda progress: self._one(file, progress), [file], tries=TRIES if large else 1)
 
     def forget(self, file: str) -> None:
         if not self.offline and self.here(file):
@@ -196,22 +189,49 @@ class HubRepository:
     def fetch_all(self, files: Collection[str]) -> Path:
         if not self.offline and (missing := self._missing_bytes(files)):
             log.info("fetching %s from %s: %.1f MB", self.name, constants.ENDPOINT, missing / 1e6)
-        return self._download(snapshot_download, files, allow_patterns=sorted(files), tries=TRIES)
+        return self._download(lambda progress: self._all(files, progress), files, tries=TRIES)
 
-    def _download(self, get: Callable[..., Any], files: Collection[str], *, tries: int, **which: Any) -> Path:
-        def fetch(bars: type) -> Path:
-            found = get(self.id, revision=self.commit, local_files_only=self.offline, tqdm_class=bars, **which)
-            return Path(found)
+    def _one(self, file: str, progress: Progress) -> Path:
+        blob = None
+        if self._resumable(file) and not self.here(file):
+            blob = fetch_ranged(self.id, self.commit, file, self.files[file].size_bytes, progress)
+        found = self._by_client(hf_hub_download, progress, filename=file)
+        if blob is not None and not found.is_symlink():  # the client has made a copy of it, for want of links
+            blob.unlink(missing_ok=True)
+        return found
 
+    def _all(self, files: Collection[str], progress: Progress) -> Path:
+        """What is small comes first, so that what is wrong with it is known before gigabytes have come."""
+        weights = sorted(file for file in files if self._resumable(file) and not self.here(file))
+        if weights and (small := sorted(set(files) - set(weights))):
+            self._by_client(snapshot_download, progress, allow_patterns=small)
+        for file in weights:
+            self._one(file, progress)
+        return self._by_client(snapshot_download, progress, allow_patterns=sorted(files))
+
+    def _by_client(self, get: Callable[..., Any], progress: Progress, **which: Any) -> Path:
+        bars = progress.bars()
+        return Path(get(self.id, revision=self.commit, local_files_only=self.offline, tqdm_class=bars, **which))
+
+    def _resumable(self, file: str) -> bool:
+        return not self.offline and file in self.files and file.endswith(_WEIGHTS)
+
+    def _download(self, fetch: Callable[[Progress], Path], files: Collection[str], *, tries: int) -> Path:
         try:
             return download(fetch, lambda: self._missing_bytes(files), self.stop, tries=tries)
         except HubError:
             raise
         except Exception as error:  # hf_xet and mirrors raise what huggingface_hub does not name
-            raise HubError(f"{', '.join(sorted(files))} of {self.name}: {_said(error)}") from error
+            raise HubError(f"{', '.join(sorted(files))} of {self.name}: {said(error)}") from error
 
     def _missing_bytes(self, files: Collection[str]) -> int:
-        return sum(self.files[file].size_bytes for file in files if file in self.files and not self.here(file))
+        """Without what has come of weights before."""
+        missing = 0
+        for file in files:
+            if file in self.files and not self.here(file):
+                told = self.files[file]
+                missing += max(told.size_bytes - Partial(self.id, file, told.stamp).size_bytes, 0)
+        return missing
 
     def _listed_before(self) -> Mapping[str, RepositoryFile] | None:
         """All files, as the hub told them when some were fetched. The hash of a large one is known where it is here:
@@ -223,9 +243,16 @@ class HubRepository:
         found = {}
         for file in listed:
             place = try_to_load_from_cache(self.id, file.path, revision=self.commit)
-            blob = Path(os.readlink(place)).name if isinstance(place, str) and os.path.islink(place) else file.blob_id
-            found[file.path] = RepositoryFile(file.size, blob, blob if len(blob) == 64 else None)
+            digest = known_sha256(Path(place)) if isinstance(place, str) else None
+            found[file.path] = RepositoryFile(file.size, digest or file.blob_id, digest)
         return found
+
+
+def known_sha256(path: Path) -> str | None:
+    """Of a file in the client's cache, without reading it: what is large is linked to a place that is named for it.
+    None where nothing says it."""
+    blob = Path(os.readlink(path)).name if path.is_symlink() else ""
+    return blob if _SHA256.fullmatch(blob) else None
 
 
 def open_repository(source: str, stop: Event | None = None) -> Repository:
@@ -260,24 +287,3 @@ def _remote_files(repo: str, commit: str) -> Mapping[str, RepositoryFile]:
             digest = file.lfs.sha256 if file.lfs is not None else None
             found[file.path] = RepositoryFile(file.size, digest or file.blob_id, digest)
     return found
-
-
-def _said(error: BaseException) -> str:
-    """What went wrong, and what would help."""
-    if isinstance(error, GatedRepoError):
-        return "its owner grants access to it: ask there, and give a token in HF_TOKEN"
-    if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private: check its id, or give a token in HF_TOKEN"
-    if isinstance(error, RevisionNotFoundError):
-        return "there is no such revision of it"
-    if isinstance(error, HfHubHTTPError):
-        return f"the hub at {constants.ENDPOINT} answered {error.response.status_code}"
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, (HfHubHTTPError, *_UNREACHABLE)):
-        return _said(error.__cause__)
-    if isinstance(error, EntryNotFoundError) and constants.is_offline_mode():
-        return "it is not in the cache, and the hub is not asked"
-    if isinstance(error, _UNREACHABLE):
-        return f"the hub at {constants.ENDPOINT} cannot be reached: {reason(error)}"
-    if isinstance(error, EntryNotFoundError | HFValidationError | OSError):
-        return reason(error)
-    return f"it cannot be had from the hub at {constants.ENDPOINT}: {type(error).__name__}: {reason(error)}"

@@ -6,10 +6,12 @@ beforehand.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import struct
+import termios
 import threading
 import time
 from collections import Counter, defaultdict
@@ -22,7 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-Fault = Literal["unavailable", "truncated", "wrong", "cut", "reset", "slow", "trickle", "missing", "huge"]
+Fault = Literal[
+    "unavailable", "truncated", "wrong", "cut", "reset", "slow", "trickle", "missing", "huge", "short", "shifted"
+]
 _LARGE = (".safetensors", ".bin")
 _PAGE = 1_000
 _AT_ONCE, _EACH_S = 10_000, 0.1
@@ -39,7 +43,13 @@ class Hub:
     """``bound``: a socket of its own, which nobody listens on yet. ``revisions``: names of each repository's commit
     besides main. ``faults``: by a file's path in its repository, what goes wrong when it is asked for. ``asked``: how
     often each was got; ``requests``: the path of each; ``asked_in_vain``: how many of them were not answered.
-    ``status``: what every request is answered with, or ``page`` instead of the hub's answers."""
+    ``status``: what every request is answered with, or ``page`` instead of the hub's answers.
+
+    ``resets``: after how many bytes of a file its next connections are reset. ``held``: after how many the next one
+    stands still, until ``released`` is set, and is reset then. ``sent``: the bytes of each file; ``ranges``: where each
+    request for a part of one began; ``rangeless``: they are answered with all of it. ``elsewhere``: where large files
+    lie, to which the hub redirects; ``xet``: they are in Xet storage besides, which does not answer. ``tokens``: what
+    each request for a file came with."""
 
     bound: socket.socket = field(default_factory=_bound)
     repos: dict[str, Path] = field(default_factory=dict)
@@ -49,7 +59,16 @@ class Hub:
     asked: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
     asked_in_vain: int = 0
-    bytes_sent: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
+    ranges: list[tuple[str, int]] = field(default_factory=list)
+    resets: dict[str, list[int]] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    released: threading.Event = field(default_factory=threading.Event)
+    rangeless: bool = False
+    elsewhere: Hub | None = None
+    xet: bool = False
+    tokens: list[str | None] = field(default_factory=list)
+    turn: threading.Lock = field(default_factory=threading.Lock)
     status: int = 200
     page: bytes = b""
     slow_s: float = 5.0
@@ -102,7 +121,10 @@ class Hub:
         """As it was."""
         for part in (self.repos, self.revisions, self.private, self.faults, self.asked, self.requests):
             part.clear()
-        self.status, self.page, self.bytes_sent, self.asked_in_vain, self.slow_s = 200, b"", 0, 0, 5.0
+        for counted in (self.sent, self.ranges, self.resets, self.held, self.tokens, self.released):
+            counted.clear()
+        self.status, self.page, self.asked_in_vain, self.slow_s = 200, b"", 0, 5.0
+        self.rangeless, self.elsewhere, self.xet = False, None, False
 
 
 HUB = Hub()  #: the only one of this process
@@ -138,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._content(self.hub.page if body else b"", {"Content-Type": "text/html"})
         of_api = path[:2] == ["api", "models"]
         repo, rest = "/".join(path[2:4] if of_api else path[:2]), path[4:] if of_api else path[2:]
+        if rest[:1] == ["resolve"]:
+            self.hub.tokens.append(self.headers.get("Authorization"))
         if repo not in self.hub.repos:
             return self._error(404, "Repository not found", code="RepoNotFound")
         if repo in self.hub.private and self.headers.get("Authorization") != f"Bearer {self.hub.private[repo]}":
@@ -168,6 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
                 told["size"] = size = 10 * 2**30
             if path.suffix in _LARGE:
                 told["lfs"] = {"oid": _digest(path), "size": size, "pointerSize": 134}
+                told |= {"xetHash": _digest(path)} if self.hub.xet else {}
             found.append(told)
         more = f"{self.hub.url}{asked}?recursive=true&cursor={start + _PAGE}"
         self._json(found, {"Link": f'<{more}>; rel="next"'} if start + _PAGE < len(names) else {})
@@ -180,37 +205,67 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "Entry not found", code="EntryNotFound")
         content = path.read_bytes()
         etag = _digest(path) if path.suffix in _LARGE else _oid(path)
+        if self.hub.elsewhere is not None and path.suffix in _LARGE:
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+            if self.hub.xet:
+                linked |= {"X-Xet-Hash": etag, "X-Xet-Refresh-Route": f"{self.hub.url}/no-such-storage"}
+            return self._head(302, commit, "", 0, {"Location": self.hub.elsewhere.url + self.path, **linked})
         if not body:
             return self._head(200, commit, etag, len(content))
         self.hub.asked[name] += 1
         if fault == "slow":
             time.sleep(self.hub.slow_s)
-        size, begin = len(content), 0
         if fault == "wrong":
             content = content[:-64] + bytes(64)
-        if asked := self.headers.get("Range"):
-            begin = int(asked.removeprefix("bytes=").split("-")[0])
-            self._head(206, commit, etag, size - begin, {"Content-Range": f"bytes {begin}-{size - 1}/{size}"})
-        else:
+        if fault == "short":
+            content = content[:1_000]
+        begin = self._begin(name, commit, etag, len(content))
+        if begin is None:
+            return None
+        self._send(name, content[begin:], fault)
+
+    def _begin(self, name: str, commit: str, etag: str, size: int) -> int | None:
+        """Send the head; returns what byte the rest begins with, if there is one."""
+        asked = self.headers.get("Range")
+        begin = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        if asked:
+            self.hub.ranges.append((name, begin))
+        if not asked or self.hub.rangeless:
             self._head(200, commit, etag, size)
-        sent = content[begin:]
-        breaks = fault in ("truncated", "cut", "reset")
+            return 0
+        if begin >= size:
+            self._head(416, commit, etag, 0, {"Content-Range": f"bytes */{size}"})
+            return None
+        begin += self.hub.faults.get(name) == "shifted"
+        self._head(206, commit, etag, size - begin, {"Content-Range": f"bytes {begin}-{size - 1}/{size}"})
+        return begin
+
+    def _send(self, name: str, content: bytes, fault: Fault | None) -> None:
+        breaks, held = fault in ("truncated", "cut", "reset"), self.hub.held.pop(name, None)
         if breaks:
-            sent = sent[: len(sent) // 2]
+            content = content[: len(content) // 2]
             if fault != "truncated":  # the next try finds it whole
                 del self.hub.faults[name]
-        for piece in range(0, len(sent), _AT_ONCE):
-            self.wfile.write(sent[piece : piece + _AT_ONCE])
+        if self.hub.resets.get(name):
+            content, fault, breaks = content[: self.hub.resets[name].pop(0)], "reset", True
+        for start in range(0, len(content[:held]), _AT_ONCE):
+            piece = content[:held][start : start + _AT_ONCE]
+            self.wfile.write(piece)
+            with self.hub.turn:
+                self.hub.sent[name] += len(piece)
             if fault == "trickle":
                 time.sleep(_EACH_S)
                 if self.hub.away:  # it takes those along who wait
                     return self._reset()
-        self.hub.bytes_sent += len(sent)
+        if held is not None:
+            self.hub.released.wait()
+            return self._reset()
         if breaks:
             self.wfile.flush()
             self.close_connection = True
         if fault == "reset":
-            time.sleep(_EACH_S)  # for what was sent to arrive
+            while struct.unpack("i", fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))) != (0,):
+                time.sleep(0.001)  # what has not arrived by then never will
             self._reset()
 
     def _reset(self) -> None:

@@ -123,6 +123,17 @@ def test_a_file_that_cannot_be_had_takes_no_other_with_it(hub, repo, fault, says
     assert store.load(store.record("fra"), size=store._size).vocab.size == len(LANGUAGES["fra"])
 
 
+def test_a_language_that_broke_off_is_gone_on_with(hub, repo):
+    store, file = opened(repo), "adapter.fra.safetensors"
+    size = (hub.repos[repo] / file).stat().st_size
+    hub.resets[file] = [size // 2]
+    with pytest.raises(AdapterAway, match="cannot be reached"):
+        store.load(store.record("fra"), size=store._size)
+    store.load(store.record("fra"), size=store._size)
+    assert hub.ranges == [(file, size // 2)]
+    assert hub.sent[file] == size
+
+
 def test_a_file_of_ten_gigabytes_is_refused_before_it_is_fetched(hub, repo):
     hub.faults["adapter.fra.safetensors"] = "huge"
     known = registry(opened(repo))
@@ -160,6 +171,47 @@ def test_a_folder_is_listed_again_when_it_changes(made, tmp_path, caplog):
     (folder / "adapter.deu.safetensors").unlink()
     assert set(known.scan().adapters) == {*LANGUAGES, "ita"} - {"deu"}
     assert store.load(known.resolve(language="it").record, size=store._size).record.name == "ita"
+
+
+def test_what_is_listed_without_a_hub_is_checked_all_the_same(hub, repo, monkeypatch):
+    opened(repo)
+    hub.away = True
+    with monkeypatch.context() as hurried:
+        hurried.setattr("time.sleep", lambda seconds: None)  # the client's own, between its tries
+        store = opened(repo)
+    hub.away = False
+    store.load(store.record("fra"), size=store._size)
+    path = store._repository.fetch("adapter.fra.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes(8))
+    with pytest.raises(AdapterCorrupt, match="came as another file"):
+        store.load(store.record("fra"), size=store._size)
+    store.load(store.record("fra"), size=store._size)
+    assert store._repository.fetch("adapter.fra.safetensors").read_bytes() == content
+
+
+def test_the_tokenizer_beside_says_which_is_the_blank(hub, repo):
+    (hub.repos[repo] / "special_tokens_map.json").write_text('{"pad_token": "<s>"}')
+    store = opened(repo)
+    for code in ("deu", "fra"):
+        vocab = store.load(store.record(code), size=store._size).vocab
+        assert vocab.blank == LANGUAGES[code].index("<s>")
+
+
+def test_a_tokenizer_that_changes_is_read_again(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "mms")
+    store = opened(str(folder))
+    known = registry(store)
+    before = known.resolve(language="fr").version
+    (folder / "tokenizer_config.json").write_text('{"pad_token": "<s>"}')
+    assert known.scan().adapters["fra"].version != before
+    assert store.load(store.record("fra"), size=store._size).vocab.blank == LANGUAGES["fra"].index("<s>")
+
+
+def test_a_tokenizer_that_makes_other_texts_is_refused(hub, repo):
+    (hub.repos[repo] / "tokenizer_config.json").write_text('{"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}')
+    with pytest.raises(HubError, match=rf"{repo}@.*: the tokenizer in .* is a Wav2Vec2PhonemeCTCTokenizer"):
+        opened(repo)
 
 
 def test_a_repository_is_not_looked_at_again(hub, repo, made):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
 import torch
-from transformers import Wav2Vec2ForCTC
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from adapters.backbone import fingerprint, load_backbone
 from adapters.bank import Bank
@@ -86,6 +87,36 @@ def test_texts_are_those_of_the_processor(checkpoint, served, wanted):
         ids, probabilities = best_tokens(encoder(pad([CLIPS[number]]), bank.dress([seats[code]])))
         path = BestPath(ids[0].numpy(), probabilities[0].numpy())
         text = transcript(path, loaded[code].vocab, frame_s=0.02, duration_s=CLIPS[number].size / 16_000).text
+        assert len(text) > 10
+        assert text == " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "tokens", "settings"),
+    [
+        ("deu", [*"abcdefghijklm", "_", "-", *"nopqrstuvwxyz"], {"pad_token": "_", "word_delimiter_token": "-"}),
+        ("fra", ["<pad>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"], {"do_lower_case": True}),
+    ],
+)
+@torch.inference_mode()
+def test_texts_are_those_of_a_tokenizer_that_says_more(tmp_path, code, tokens, settings):
+    """Which token is the blank, what parts words, small letters: by the files beside ``vocab.json``."""
+    make_mms(tmp_path, {code: tokens})
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), target_lang=code, **settings)
+    tokenizer.save_pretrained(tmp_path)
+    model = Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang=code, ignore_mismatched_sizes=True).eval()
+    encoder = load_backbone(tmp_path)
+    store = mms_store(Folder(tmp_path), tmp_path, encoder.size, fingerprint(tmp_path))
+    assert store is not None
+    loaded, bank = store.load(store.record(code), size=encoder.size), Bank(encoder.size, limit=1)
+    seat = bank.seat(loaded.record.config, loaded.tensors)
+    assert store.record(code).vocab.sha256 == sha256(loaded.vocab.to_json().encode()).hexdigest()
+    for samples in CLIPS:
+        ids, probabilities = best_tokens(encoder(pad([samples]), bank.dress([seat])))
+        path = BestPath(ids[0].numpy(), probabilities[0].numpy())
+        text = transcript(path, loaded.vocab, frame_s=0.02, duration_s=samples.size / 16_000).text
+        inputs = Wav2Vec2FeatureExtractor(do_normalize=True)(samples, sampling_rate=16_000, return_tensors="pt")
+        said = tokenizer.decode(model(inputs.input_values).logits[0].argmax(-1))
         assert len(text) > 10
         assert text == " ".join(said.split())
 

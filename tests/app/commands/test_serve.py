@@ -123,7 +123,7 @@ def test_a_checkpoint_of_the_hub_is_fetched_once_and_served_without_it(hub: Hub,
             texts.append(answer.json()["text"])
         told = log.read_text()
         assert len(re.findall("tongues.hub fetching meta/mms-tiny@.* from http.*: 0.5 MB", told)) == (number == 0)
-        assert len(re.findall("tongues.hub fetched 0.5 of 0.5 MB", told)) == (number == 0)
+        assert ("tongues.hub fetched 0.5 of 0.5 MB" in told) == (number == 0)
         assert "Traceback" not in told
         assert "\n\n" not in told
     assert texts[0] == texts[1]
