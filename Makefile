@@ -11,6 +11,11 @@ CORPUS ?= data/corpus
 MODEL ?= models/small
 
 BIN := $(VENV)/bin
+SYNTHETIC := data/synthetic/manifest.jsonl
+SPLICED := data/spliced/manifest.jsonl
+DEVICE ?= cpu
+ON_A_GPU = --data $(CORPUS)/manifest.jsonl --start $(MODEL)/backbone --route-steps 0 --ctc-steps 4600 --batch-s 240 \
+  --lr 1.5e-3 --balance 0.2 --variation strong --consistency 0.2 --dropout 0.1 --masking 0.03 --device $(DEVICE)
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # what is checked; a folder that is not there yet is left out
 SOURCES = $(wildcard app adapters benchmarks tests)
@@ -44,16 +49,23 @@ bench-train: $(VENV)/.installed-bench  ## training with the frozen layers' outpu
 	$(BIN)/tongues data build --out $(CORPUS)
 	$(BIN)/python -m benchmarks.training --data $(CORPUS)/manifest.jsonl
 
-models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (four hours on 2 cores)
+models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordings (four hours on 2 cores, then DEVICE=cuda)
 	$(BIN)/tongues data build --out $(CORPUS)
 	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2
 	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out $(MODEL) --processes 2 --run runs/further \
 	  --start $(MODEL)/backbone --route-steps 0 --ctc-steps 13000 --balance 0.2 --lr 7e-4
+	$(BIN)/tongues data synthesise --data $(CORPUS)/manifest.jsonl --out $(SYNTHETIC) --most 1200 \
+	  --lang be,bg,ca,cs,da,de,el,en,es,fr,it,nl,ro,ru
+	$(BIN)/tongues data splice --data $(CORPUS)/manifest.jsonl --backbone $(MODEL)/backbone --out $(SPLICED)
+	$(BIN)/tongues pretrain --out runs/both --also $(SYNTHETIC) --also $(SPLICED) --also-share 0.5 $(ON_A_GPU)
+	$(BIN)/tongues pretrain --out runs/spliced --also $(SPLICED) --also-share 0.35 $(ON_A_GPU)
+	$(BIN)/tongues backbone average runs/both/backbone runs/spliced/backbone --out $(MODEL)/backbone
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang en,es,fr,it,ru,cs,nl --bottleneck 64 --steps 300 --lr 5e-4
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
-	$(BIN)/tongues languages --data $(CORPUS)/manifest.jsonl --models $(MODEL)
+	$(BIN)/tongues train --data $(SYNTHETIC) --models $(MODEL) --lang de --bottleneck 16 --steps 300 --lr 1e-3
+	$(BIN)/tongues languages --data $(CORPUS)/manifest.jsonl --also $(SYNTHETIC) --models $(MODEL)
 
 results: $(VENV)/.installed-dev  ## the paper's experiment on the recordings, into docs/ (many hours on 2 cores; resumable)
 	$(BIN)/tongues data build --out $(CORPUS)
