@@ -34,6 +34,14 @@ _fixed_widths = partial(few_widths, apart=2**0.25)
 """Of which there are few enough for a graph each."""
 
 
+def widths_upto(longest: int) -> list[int]:
+    """The widths in samples that a GPU computes windows of up to ``longest`` samples in."""
+    found = [_fixed_widths(1)]
+    while found[-1] < longest:
+        found.append(_fixed_widths(found[-1] + 1))
+    return found
+
+
 @dataclass(frozen=True)
 class Begun:
     """What the trunk makes of one window: its states, (1, T, D) on the device, and the log probability of each language

@@ -265,8 +265,9 @@ class Engine:
 
     async def _warm_up(self) -> None:
         """Noise through every lane, and through the first adapter that can be worn: kernels chosen, memory touched,
-        before traffic; the budget follows from how long that takes. Raises what keeps every one of them from being
-        heard, but for faults of the adapters themselves."""
+        before traffic; the budget follows from how long that takes. On a GPU in every width, twice, so that graphs are
+        recorded for a window alone. Raises what keeps every one of them from being heard, but for faults of the
+        adapters themselves."""
         try:
             if self.config.pace is None:
                 await self._lanes.everywhere(lambda: self._runner.trial_s(1))
@@ -278,6 +279,10 @@ class Engine:
         for adapter in near:
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)
+                longest = round(self.config.window.longest_s * SAMPLE_RATE)
+                for width in self._runner.widths(longest):
+                    for _ in range(2):
+                        await self._try_out(adapter, min(width, longest))
                 return
         log.info("no adapter lies here yet to warm up with")
 
@@ -286,7 +291,7 @@ class Engine:
         self._scheduler.budget = replace(self._scheduler.budget, max_frames=frames)
         log.info("batches of up to %d frames, which a lane runs in about %g s", frames, pace.step_s)
 
-    async def _try_out(self, adapter: RegisteredAdapter) -> None:
+    async def _try_out(self, adapter: RegisteredAdapter, samples: int = 2 * SAMPLE_RATE) -> None:
         """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""
-        noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
+        noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
         await self.transcribe(adapter, [noise], request_id=f"trial-{next(self._ids)}")

@@ -17,7 +17,7 @@ from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
-from adapters.recogniser import Begun, Launched, Recogniser
+from adapters.recogniser import Begun, Launched, Recogniser, widths_upto
 from adapters.windows import cut
 from app.engine.job import Batch
 from app.engine.pace import TRIAL_S
@@ -62,6 +62,10 @@ class Runner:
     def in_flight(self) -> int:
         """Batches that a device has use for at a time: on a GPU one that runs and one that is next."""
         return 1 if self._device_thread is None else 2
+
+    def widths(self, longest: int) -> list[int]:
+        """The widths in samples that windows of up to ``longest`` samples are computed in, where those are few."""
+        return [] if self._device_thread is None else widths_upto(longest)
 
     def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None) -> Ran:
         """Row i wears ``seats[i]``; the paths come back without the context of their windows.

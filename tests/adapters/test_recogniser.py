@@ -16,7 +16,7 @@ from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
 from adapters.graphs import Graphs, Tensors, eagerly
 from adapters.language_head import Calibration, LanguageHead
-from adapters.recogniser import Recogniser
+from adapters.recogniser import Recogniser, widths_upto
 from adapters.windows import Window
 from tests.adapters.test_graphs import Recorder
 from tests.builders import clip, encoder_of, perturbed_adapter, random_letters, reference
@@ -150,6 +150,15 @@ def test_what_is_recorded_never_touches_the_host(kind, monkeypatch):
     recogniser.whole(recogniser.prepare(clips), clips, (0, 1, 0), seats).result()
     assert given[0].shape == given[1].shape == (4, given[0].shape[1])
     assert given[0].device.type == "meta"
+
+
+def test_the_widths_of_a_gpu_are_those_that_batches_have(encoder):
+    recogniser = Recogniser(encoder, seated(encoder)[0], fixed=True)
+    widths = widths_upto(40_000)
+    assert widths[-2] < 40_000 <= widths[-1]
+    for samples in (400, 4_000, 4_001, 20_000, 39_999, 40_000):
+        audio = recogniser.prepare([Window(0, np.ones(samples, np.float32), 0, 1)])
+        assert audio.samples.shape == (1, next(width for width in widths if width >= samples))
 
 
 def test_the_form_of_cpus_does(encoder):

@@ -24,6 +24,7 @@ from app.engine.config import EngineConfig
 from app.engine.engine import Engine
 from app.engine.lanes import Step
 from app.engine.pace import Pace
+from app.engine.runner import Runner
 from app.engine.scheduler import Budget
 from tests.builders import LETTERS, clip, make_model, publish_random
 from tests.plain import recognise
@@ -65,6 +66,15 @@ def with_lora(model_folder: Path, tmp_path: Path) -> EngineConfig:
     lora = AdapterConfig("lora", 4, (1, 2, 3), "none", vocab.size)
     publish_random(folder, "fr", lora, vocab, encoder, seed=9)
     return EngineConfig(folder / "backbone", (folder / "adapters",), threads=1)
+
+
+async def test_it_warms_up_in_every_width_that_a_gpu_has(config, monkeypatch):
+    monkeypatch.setattr(Runner, "widths", lambda runner, longest: [8_000, 40_000, longest + 1])
+    steps: list[Step] = []
+    engine = await started(config, steps)
+    frames = [engine.encoder.geometry.frames(samples) for samples in (32_000, 8_000, 40_000, 256_000)]
+    assert [step.batch.padded_frames for step in steps] == [frames[0], *(one for one in frames[1:] for _ in range(2))]
+    await engine.drain()
 
 
 @pytest.mark.parametrize("model", ["config", "with_lora"])
