@@ -44,7 +44,8 @@ def train_language_head(
     none, in ``also``.
 
     ``announce`` is told what is going on. Raises :class:`~adapters.errors.DataError` where there are fewer than two
-    languages, and :class:`~adapters.errors.BackboneError` where the backbone has no CTC head beside it.
+    languages, or no clips of one to train on or to weigh by, and :class:`~adapters.errors.BackboneError` where the
+    backbone has no CTC head beside it.
     """
     clips = read_manifest(manifest)
     recorded = {clip.language for clip in clips}
@@ -55,7 +56,8 @@ def train_language_head(
     split = {name: [clip for clip in clips if clip.split == name] for name in ("train", "dev", "test")}
     for name in ("train", "dev"):
         if without := set(listener.languages) - {clip.language for clip in split[name]}:
-            raise DataError(f"no {name} clips of {', '.join(sorted(without))}, which has an adapter")
+            heard = ", ".join(map(str, (manifest, *also)))
+            raise DataError(f"{heard}: no {name} clips of {', '.join(sorted(without))}, which has an adapter")
     train = listener.hear(_some(split["train"]), variations=_VARIATIONS, scored=False)
     announce(f"heard {len(train.clips)} clips to train on, variations counted")
     dev = listener.hear(split["dev"], variations=1, scored=True)
