@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.comparison import compare
+from benchmarks.comparison import _run_in, compare
 from benchmarks.grid import ALL, FEW_SEATS, TARGETED, Comparison, Plan, default_plans, full_plans
 from benchmarks.systems import SystemUnable
 from benchmarks.worker import Worker
-from benchmarks.workload import Cell
+from benchmarks.workload import Cell, Timing
 from tests.benchmarks.conftest import SIZE
 
 CELL = Cell("1-2 s", 3, "uniform", 2, 4)
@@ -32,6 +32,24 @@ def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     assert "IndexError" in found.unable[where]
     assert found.footprints["engine"].host_peak >= 10 << 20
     assert found.facts["bare"]["chose"]
+
+
+def test_on_a_gpu_every_cell_is_run_in_by_whoever_is_there():
+    """Once, and what a system cannot is left for the rounds to tell."""
+    ran: list[tuple[str, Cell]] = []
+
+    class Recorded(Worker):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, cell: Cell) -> Timing:
+            ran.append((self.name, cell))
+            raise SystemUnable("out of memory")
+
+    other = replace(CELL, popularity="identical")
+    plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare", "peft")), Comparison(other, ("bare",))), rounds=3)
+    _run_in({name: Recorded(name) for name in ("engine", "bare")}, plan)
+    assert ran == [("engine", CELL), ("bare", CELL), ("bare", other)]
 
 
 def test_a_slow_machine_repeats_only_what_targets_are_judged_by(spec):
