@@ -17,35 +17,17 @@ from adapters.bank import Bank
 from adapters.config import AdapterConfig
 from adapters.ctc import BestPath, transcript
 from adapters.errors import AdapterCorrupt, AudioTooShort, DeadlineExceeded, Draining, QueueFull
-from adapters.quantised import Int8Linear
 from adapters.vocab import Vocab
 from adapters.windows import Window, WindowShape, cut
 from app.engine.config import EngineConfig
 from app.engine.engine import Engine
 from app.engine.lanes import Step
-from app.engine.pace import Pace
-from app.engine.runner import Runner
 from app.engine.scheduler import Budget
+from tests.app.engine.conftest import started
 from tests.builders import LETTERS, clip, make_model, publish_random
 from tests.plain import recognise
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def config(model_folder: Path) -> EngineConfig:
-    return EngineConfig(model_folder / "backbone", (model_folder / "adapters",), threads=1)
-
-
-async def started(config: EngineConfig, steps: list[Step] | None = None) -> Engine:
-    engine = Engine(config, on_step=None if steps is None else steps.append)
-    await engine.start()
-    return engine
 
 
 def alone(engine: Engine, language: str, samples: np.ndarray) -> str:
@@ -66,15 +48,6 @@ def with_lora(model_folder: Path, tmp_path: Path) -> EngineConfig:
     lora = AdapterConfig("lora", 4, (1, 2, 3), "none", vocab.size)
     publish_random(folder, "fr", lora, vocab, encoder, seed=9)
     return EngineConfig(folder / "backbone", (folder / "adapters",), threads=1)
-
-
-async def test_it_warms_up_in_every_width_that_a_gpu_has(config, monkeypatch):
-    monkeypatch.setattr(Runner, "widths", lambda runner, longest: [8_000, 40_000, longest + 1])
-    steps: list[Step] = []
-    engine = await started(config, steps)
-    frames = [engine.encoder.geometry.frames(samples) for samples in (32_000, 8_000, 40_000, 256_000)]
-    assert [step.batch.padded_frames for step in steps] == [frames[0], *(one for one in frames[1:] for _ in range(2))]
-    await engine.drain()
 
 
 @pytest.mark.parametrize("model", ["config", "with_lora"])
@@ -286,24 +259,3 @@ def test_windows_of_silence_are_told_from_speech():
     quiet = Window(0, np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 1e-3, 0, 49)
     assert quiet.silent
     assert not Window(0, clip(1.0, loudness=0.01), 0, 49).silent
-
-
-async def test_the_budget_is_measured_on_every_lane_at_start(config):
-    engine = await started(replace(config, lanes=2, pace=Pace(step_s=1e-9, least=321, most=1_600)))
-    assert engine._scheduler.budget.max_frames == 321, "no machine is that fast"
-    assert await engine._lanes.everywhere(lambda: threading.current_thread().name) != ["lane-0_0"] * 2
-    await engine.drain()
-
-
-async def test_without_a_pace_the_budget_is_the_one_that_was_given(config):
-    engine = await started(replace(config, budget=Budget(max_frames=777)))
-    assert engine._scheduler.budget.max_frames == 777
-    await engine.drain()
-
-
-async def test_a_quantised_backbone_serves(config):
-    engine = await started(replace(config, quantise="int8"))
-    answer = await engine.transcribe(engine.registry.resolve(language="es"), [clip(2.0)], request_id="int8")
-    assert answer.text
-    assert any(isinstance(module, Int8Linear) for module in engine.encoder.modules())
-    await engine.drain()
