@@ -18,6 +18,7 @@ from transformers import HubertConfig, Wav2Vec2Config
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 from adapters.fused import PARTS, fuse_attention
+from adapters.packed import pack_linears
 from adapters.positions import convolve_by_spectrum
 from adapters.quantised import quantise_linears
 from adapters.weights import Weights, canonical, counts
@@ -62,10 +63,11 @@ def load_backbone(
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
     The weight norm of the positional convolution is folded into its weight, and q, k and v of a layer are one matrix
-    product: the same output for less work. So is the product of spectra that the convolution is in float32 on a CPU
-    (:mod:`adapters.positions`), but where it is not for ``serving``: it runs neither on another device than it was
-    loaded on nor in another dtype, nor under autocast. ``quantise="int8"``: the layers' linears in int8, on a CPU in
-    float32 only (:mod:`adapters.quantised`).
+    product: the same output for less work. So are, in float32 on a CPU, the product of spectra that the convolution is
+    (:mod:`adapters.positions`) and the linears packed for its kernels (:mod:`adapters.packed`), but where it is not
+    for ``serving``: they run neither on another device than they were loaded on nor in another dtype, nor under
+    autocast, and give no gradient. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
+    (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
     """
@@ -77,10 +79,11 @@ def load_backbone(
     fold_weight_norm(encoder)
     fuse_attention(encoder)
     _fill(encoder.model, folder, torch.device(device), dtype)
-    if serving and torch.device(device).type == "cpu" and dtype == torch.float32:
-        convolve_by_spectrum(encoder)
     if quantise == "int8":
         quantise_linears(encoder)
+    if serving and torch.device(device).type == "cpu" and dtype == torch.float32:
+        convolve_by_spectrum(encoder)
+        pack_linears(encoder)
     return encoder.requires_grad_(False).eval()
 
 

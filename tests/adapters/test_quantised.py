@@ -70,7 +70,7 @@ def test_all_linears_of_the_layers_and_nothing_else(tmp_path):
     layers = encoder.model.encoder.layers
     assert not any(isinstance(module, nn.Linear) for module in layers.modules())
     assert sum(isinstance(module, Int8Linear) for module in encoder.modules()) == 4 * len(layers)
-    assert isinstance(encoder.model.feature_projection.projection, nn.Linear)
+    assert not isinstance(encoder.model.feature_projection.projection, Int8Linear)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("cuda", torch.float32), ("cpu", torch.bfloat16)])
