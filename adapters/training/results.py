@@ -12,13 +12,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from adapters.backbone import fingerprint, read_config
 from adapters.training.bootstrap import Edits
@@ -99,6 +100,7 @@ def run_trials(
     *,
     languages: Iterable[str] = (),
     others: Mapping[str, Path] | None = None,
+    at_once: int = 1,
     device: str = "cpu",
     announce: Callable[[str], None] = lambda line: None,
     on_outcome: Callable[[], None] = lambda: None,
@@ -106,18 +108,29 @@ def run_trials(
     """Run what is missing of the grid, runs in ``folder``, and return all outcomes of it by name.
 
     ``languages``: those that are tried once with each of the three main methods; all of the manifest, if left out.
-    ``others``: further model folders, for adapters in all layers, by what they are called.
+    ``others``: further model folders, for adapters in all layers, by what they are called. ``at_once``: trials side by
+    side, which share the cores.
     """
     layers = read_config(models / "backbone").num_hidden_layers
     folders = {"": models, **(others or {})}
     spoken = tuple(languages) or tuple(sorted({clip.language for clip in read_manifest(manifest)}))
 
+    threads = max(1, torch.get_num_threads() // at_once)
+
     def carry_out(wanted: list[Trial]) -> dict[str, Outcome]:
-        for number, trial in enumerate(wanted, start=1):
-            if trial.name not in notebook.outcomes:
-                announce(f"{number}/{len(wanted)} {trial.name}")
-                notebook.add(apart(trial, manifest, folders[trial.on], folder, device))
+        def attempt(number: int, trial: Trial) -> Outcome:
+            announce(f"{number}/{len(wanted)} {trial.name}")
+            return apart(trial, manifest, folders[trial.on], folder, device, threads)
+
+        done = notebook.outcomes
+        missing = [(number, trial) for number, trial in enumerate(wanted, start=1) if trial.name not in done]
+        side_by_side = ThreadPoolExecutor(at_once)
+        try:
+            for attempted in as_completed([side_by_side.submit(attempt, *one) for one in missing]):
+                notebook.add(attempted.result())
                 on_outcome()
+        finally:
+            side_by_side.shutdown(cancel_futures=True)
         return {trial.name: notebook.outcomes[trial.name] for trial in wanted}
 
     tried = carry_out(tuning(usual, layers))
@@ -127,14 +140,21 @@ def run_trials(
     return {**tried, **carry_out(trials(usual, layers, rates, spoken, others or ()))}
 
 
-def apart(trial: Trial, manifest: Path, models: Path, folder: Path, device: str) -> Outcome:
-    """In a process of its own, whose memory nothing else has touched."""
+def apart(trial: Trial, manifest: Path, models: Path, folder: Path, device: str, threads: int | None = None) -> Outcome:
+    """:func:`run_trial` in a process of its own, whose memory nothing else has touched."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(run_trial, trial, manifest, models, folder, device).result()
+        return process.submit(run_trial, trial, manifest, models, folder, device, threads).result()
 
 
-def run_trial(trial: Trial, manifest: Path, models: Path, folder: Path, device: str) -> Outcome:
-    """Train one adapter or model, on a copy of the model folder's backbone that nobody serves."""
+def run_trial(
+    trial: Trial, manifest: Path, models: Path, folder: Path, device: str, threads: int | None = None
+) -> Outcome:
+    """Train one adapter or model, on a copy of the model folder's backbone that nobody serves.
+
+    ``threads``: of a CPU, torch's choice if left out.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     run, made = folder / trial.name, folder / trial.name / "models"
     (made / "adapters").mkdir(parents=True, exist_ok=True)
     if not (made / "backbone").exists():

@@ -21,6 +21,7 @@ def results_command(
     ] = "",
     steps: Annotated[int, typer.Option(min=1, help="Updates of each trial.")] = 300,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update.")] = 24.0,
+    at_once: Annotated[int, typer.Option(min=1, help="Trials side by side, which share the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train every trial of the grid that is missing, hours on a CPU, and write the page again after each.
@@ -57,6 +58,7 @@ def results_command(
             TrainConfig(size=64, steps=steps, batch_s=batch_s),
             languages=listed(lang),
             others=others,
+            at_once=at_once,
             device=device,
             announce=lambda line: typer.echo(line, err=True),
             on_outcome=lambda: write(notebook),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
@@ -96,6 +97,36 @@ def test_what_was_tried_is_not_tried_again(few, tones, trained, tmp_path, monkey
         assert 0 < one.percent < 100
 
 
+def test_trials_run_side_by_side(few, tones, trained, tmp_path, monkeypatch):
+    """Each pair waits for the other within its trials: alone neither would end."""
+    together = threading.Barrier(2, timeout=60)
+
+    def meets(trial, *rest):
+        together.wait()
+        return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
+
+    monkeypatch.setattr(module, "apart", meets)
+    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    found = run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL, at_once=2)
+    assert len(found) == len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 4
+
+
+def test_a_trial_that_fails_leaves_what_the_others_found(few, tones, trained, tmp_path, monkeypatch):
+    ran = []
+
+    def fails_second(trial, *rest):
+        ran.append(trial)
+        if len(ran) == 2:
+            raise RuntimeError("no memory")
+        return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
+
+    monkeypatch.setattr(module, "apart", fails_second)
+    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    with pytest.raises(RuntimeError, match="no memory"):
+        run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL)
+    assert len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 1
+
+
 def test_a_trial_has_a_process_of_its_own(tones, trained, tmp_path):
     trial = Trial("es", replace(USUAL, method="head", layers=0, norms="none", steps=1))
     outcome = module.apart(trial, tones, trained.models, tmp_path, "cpu")
@@ -104,13 +135,21 @@ def test_a_trial_has_a_process_of_its_own(tones, trained, tmp_path):
 
 
 def outcome(
-    method: Method, layers: int | None, wrong: int, *, percent: float = 5.0, seed: int = 0, **changed
+    method: Method,
+    layers: int | None,
+    wrong: int,
+    *,
+    percent: float = 5.0,
+    seed: int = 0,
+    of: Trial | None = None,
+    **changed,
 ) -> Outcome:
     """40 clips of 20 characters, ``wrong`` of them wrong in each and two more in every other clip."""
     config = replace(USUAL, method=method, layers=layers, seed=seed, **changed)
     edits = [(wrong + 2 * (n % 2), 20, 1, 4) for n in range(40)]
     cer = (wrong + 1) / 20
-    return Outcome(Trial("cs", config).name, "cs", asdict(config), "f", "d", 1000, percent, cer, 60.0, 1 << 30, edits)
+    name = (of or Trial("cs", config)).name
+    return Outcome(name, "cs", asdict(config), "f", "d", 1000, percent, cer, 60.0, 1 << 30, edits)
 
 
 def test_claims_hold_or_not():
