@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from adapters.backbone import fingerprint, load_backbone
+from adapters.backbone import fingerprint, load_model
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
 from adapters.training.averaging import average
@@ -18,18 +19,22 @@ from adapters.vocab import Vocab
 from tests.adapters.training.tones import SHAPE
 
 
-def made(folder: Path, letters: str, *, seed: int, shape: BackboneShape = SHAPE) -> Path:
+def made(folder: Path, letters: str, *, seed: int, shape: BackboneShape = SHAPE, start: str = "a start") -> Path:
     torch.manual_seed(seed)
     vocab = Vocab(("<pad>", "|", *letters))
     head = nn.Linear(shape.hidden_size, vocab.size)
-    write_backbone(folder, Encoder(shape.model()), (head, vocab), {"seed": seed}, dtype=torch.float32)
+    write_backbone(folder, Encoder(shape.model()), (head, vocab), record(seed, start), dtype=torch.float32)
     return folder
+
+
+def record(seed: int, start: str = "a start") -> dict[str, Any]:
+    return {"seed": seed, "started_from": {"fingerprint": start}}
 
 
 def test_every_weight_is_the_mean(tmp_path):
     folders = [made(tmp_path / str(seed), "ab", seed=seed) for seed in (1, 2, 3)]
     average(folders, tmp_path / "mean")
-    found, *each = (load_backbone(folder).model.state_dict() for folder in (tmp_path / "mean", *folders))
+    found, *each = (load_model(folder).state_dict() for folder in (tmp_path / "mean", *folders))
     for name, tensor in found.items():
         wanted = torch.stack([state[name] for state in each]).mean(dim=0)
         torch.testing.assert_close(tensor, wanted, rtol=2e-3, atol=1e-4)  # stored in float16
@@ -50,8 +55,23 @@ def test_a_letter_that_one_head_knows_keeps_its_row(tmp_path):
 def test_it_says_what_it_is_the_mean_of(tmp_path):
     folders = [made(tmp_path / str(seed), "ab", seed=seed) for seed in (1, 2)]
     average(folders, tmp_path / "mean")
-    record = json.loads((tmp_path / "mean" / "pretraining.json").read_text())
-    assert record == {"mean_of": [{"seed": seed, "fingerprint": fingerprint(tmp_path / str(seed))} for seed in (1, 2)]}
+    told = json.loads((tmp_path / "mean" / "pretraining.json").read_text())
+    assert told == {"mean_of": [{**record(seed), "fingerprint": fingerprint(tmp_path / str(seed))} for seed in (1, 2)]}
+
+
+def test_strangers_have_no_mean(tmp_path):
+    one, other = made(tmp_path / "one", "ab", seed=1), made(tmp_path / "other", "ab", seed=2, start="another")
+    with pytest.raises(BackboneError, match="no backbone that all of them started from"):
+        average([one, other], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_a_start_and_a_mean_are_no_strangers_to_what_came_of_them(tmp_path):
+    start = made(tmp_path / "start", "ab", seed=1)
+    runs = [made(tmp_path / str(seed), "ab", seed=seed, start=fingerprint(start)) for seed in (2, 3)]
+    average(runs, tmp_path / "mean")
+    average([tmp_path / "mean", start], tmp_path / "further")
+    assert read_head(tmp_path / "further")[1].tokens == ("<pad>", "|", "a", "b")
 
 
 def test_backbones_of_another_shape_are_refused(tmp_path):
