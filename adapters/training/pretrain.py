@@ -11,22 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import jiwer
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.encoder import Encoder
 from adapters.errors import DataError
-from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
+from adapters.frontend import SAMPLE_RATE
 from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
-from adapters.training.data import AudioCache, epoch_batches, some_of_each, text_key, weights_beside
-from adapters.training.feed import prepared_ahead, workers_for
+from adapters.training.bare_hearing import cer_by_language
+from adapters.training.data import AudioCache, some_of_each, text_key
+from adapters.training.feed import workers_for
 from adapters.training.losses import span_mask
 from adapters.training.manifest import read_manifest
 from adapters.training.objectives import Batch, Objective
@@ -35,7 +33,8 @@ from adapters.training.objectives.ctc import Ctc
 from adapters.training.objectives.phones import Phones
 from adapters.training.objectives.units import Units, learn_units, mfcc
 from adapters.training.precision import prefers_bfloat16, tune_cpu
-from adapters.training.pretrain_config import STAGES, PretrainConfig, Stage
+from adapters.training.pretrain_batches import Prepared, StageBatches
+from adapters.training.pretrain_config import PretrainConfig, Stage
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -45,7 +44,6 @@ _SAVE_EVERY, _SAVE_APART_S = 100, 60.0
 """Updates, some minutes on a slow machine, and on a fast one that long: a kill costs no more."""
 _HEAR_EVERY = 500
 _DEV_CLIPS = 12
-_HEARD_S = 60
 _UNIT_CLIPS = 2_000
 
 
@@ -72,15 +70,6 @@ def pretrain(
         run.train(stage)
     if run.rank == 0:
         run.write(out)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A batch before its step."""
-
-    audio: PaddedAudio
-    clips: list[int]
-    targets: list[Any]
 
 
 class _Run:
@@ -147,7 +136,7 @@ class _Run:
         modules.train()
         progress = Progress(self.folder / "progress.jsonl", stage, config.steps, step)
         saved = time.monotonic()
-        for prepared in self._batches(stage, step):
+        for prepared in self._batches(stage).after(step, workers_for(self.device)):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
@@ -191,7 +180,16 @@ class _Run:
         head = (self.ctc.head, self.ctc.vocab) if "ctc" in self.objectives else None
         write_backbone(out, self.encoder, head, record)
 
-    def _batch(self, stage: Stage, prepared: _Prepared, step: int) -> Batch:
+    def _batches(self, stage: Stage) -> StageBatches:
+        objective = self.objectives[stage]
+        return StageBatches(stage, self.config, objective, self.clips, self.recorded, self.rank, self.world)
+
+    def _dev_cer(self) -> dict[str, float]:
+        return cer_by_language(
+            self.encoder, self.ctc, self.dev, self.languages, device=self.device, bfloat16=self.bfloat16
+        )
+
+    def _batch(self, stage: Stage, prepared: Prepared, step: int) -> Batch:
         """With its mask. Everything random follows from the run's seed and the batch's number."""
         number = step * self.world + self.rank
         audio, geometry = prepared.audio.to(self.device), self.encoder.geometry
@@ -202,34 +200,6 @@ class _Run:
         width = geometry.frames(audio.samples.shape[1])
         masked = span_mask(frames * views, width, self.config.stages[stage].mask_probability, rng).to(self.device)
         return Batch(audio, frames, prepared.clips, prepared.targets, masked, step)
-
-    def _batches(self, stage: Stage, start: int) -> Iterator[_Prepared]:
-        """This process's batches from step ``start`` on, prepared ahead."""
-        config, objective = self.config.stages[stage], self.objectives[stage]
-
-        def prepare(numbered: tuple[int, list[int]]) -> _Prepared:
-            number, clips = numbered
-            rng = np.random.default_rng([self.config.seed, number, stage == "ctc"])
-            waves = [config.augmentation(self.clips.samples(i), rng) for i in clips]
-            targets = [objective.target(clip, wave) for clip, wave in zip(clips, waves, strict=True)]
-            return _Prepared(pad(waves, width=few_widths), clips, targets)
-
-        return prepared_ahead(prepare, self._order(stage, start), workers_for(self.device))
-
-    def _order(self, stage: Stage, start: int) -> Iterator[tuple[int, list[int]]]:
-        config, clips = self.config.stages[stage], self.objectives[stage].clips
-        balance, every = self.config.language_balance if stage == "ctc" else 0.0, self.clips.clips
-        recorded, beside = every[: self.recorded], every[self.recorded :]
-        weights = weights_beside(recorded, beside, balance, self.config.also_share) if stage != "phones" else None
-        lengths = [self.clips.length(i) for i in clips]
-        number, epoch = 0, 10_000 * STAGES.index(stage)
-        while True:
-            longest = int(config.batch_s / self.world * SAMPLE_RATE)
-            for batch in epoch_batches(lengths, longest, seed=self.config.seed, epoch=epoch, weights=weights):
-                if number >= start * self.world and number % self.world == self.rank:
-                    yield number, [clips[i] for i in batch]
-                number += 1
-            epoch += 1
 
     def _centres(self) -> np.ndarray:
         """Learnt by the first process, and read by all."""
@@ -244,29 +214,6 @@ class _Run:
             wait_for_processes()
         centres: np.ndarray = np.load(path)
         return centres
-
-    @torch.inference_mode()
-    def _dev_cer(self) -> dict[str, float]:
-        """Greedy CER a language over a few dev clips each."""
-        vocab, allowed = self.ctc.vocab, self.ctc.allowed
-        said: dict[str, tuple[list[str], list[str]]] = {}
-        lengths = [self.dev.length(index) for index in range(len(self.dev))]
-        for rows in epoch_batches(lengths, _HEARD_S * SAMPLE_RATE, seed=0, epoch=0):
-            audio = pad([self.dev.samples(row) for row in rows]).to(self.device)
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-                x = self.encoder.hidden(self.encoder.trunk(audio, 0), self.encoder.bare)
-                logits = self.ctc.head(x).float().cpu()
-            clips = [self.dev.clips[row] for row in rows]
-            logits.masked_fill_(~allowed[[self.languages.index(clip.language) for clip in clips], None], -torch.inf)
-            ids, probabilities = best_tokens(logits)
-            for place, (row, clip) in enumerate(zip(rows, clips, strict=True)):
-                frames = self.encoder.geometry.frames(lengths[row])
-                path = BestPath(ids[place, :frames].numpy(), probabilities[place, :frames].numpy())
-                truth, heard = said.setdefault(clip.language, ([], []))
-                truth.append(clip.text)
-                heard.append(transcript(path, vocab, frame_s=0.02, duration_s=clip.seconds).text)
-        each = {language: round(float(jiwer.cer(*pair)), 4) for language, pair in said.items()}
-        return {"mean": round(sum(each.values()) / len(each), 4), **each}
 
     @contextmanager
     def _averaged(self, modules: nn.Module) -> Iterator[None]:

@@ -204,7 +204,7 @@ def test_phones_need_speech_that_has_some(tones, tmp_path):
 def test_what_is_trained_on_besides_has_its_share(tones, sung, tmp_path):
     run = module._Run(tones, tmp_path / "run", replace(SHORT, also_share=0.25), "cpu", [sung])
     drawn = [0.0, 0.0]
-    order = run._order("ctc", 0)
+    order = run._batches("ctc").order(0)
     for _ in range(600):
         for clip in next(order)[1]:
             drawn[clip >= run.recorded] += run.clips.clips[clip].seconds
