@@ -1,4 +1,4 @@
-"""The encoder alone on one thread of a CPU: three projections, one fused, int8; the same clips in turn, several rounds.
+"""The encoder alone on one thread of a CPU: three projections, one fused, those packed, int8; the same clips in turn.
 
     python -m benchmarks.encoder [--rounds 15] [--rows 1,8]
 
@@ -23,34 +23,37 @@ from adapters.encoder import Encoder
 from adapters.frontend import SAMPLE_RATE, PaddedAudio, pad
 from adapters.fused import fuse_attention
 from adapters.heap import keep_freed_memory
+from adapters.packed import pack_linears
 from adapters.quantised import quantise_linears
 from benchmarks.server import ROOT
 
 BACKBONES = ("small", "wav2vec2-base")
+VARIANTS = ("float32", "fused", "packed", "int8")
 
 
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of the longest row; the shortest has three quarters")
     parser.add_argument("--rows", default="1,8", help="of a batch, separated by commas")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    print("| backbone | rows | float32 RTFx | fused / float32 | int8 / float32 |\n|---|---|---|---|---|")
+    print("| backbone | rows | float32 RTFx | fused / float32 | packed / float32 | int8 / float32 |\n|---|---|---|---|---|---|")
     for name in BACKBONES:
         encoders = variants(name)
         for rows in map(int, arguments.rows.split(",")):
-            audio = batch(rows)
+            audio = batch(rows, arguments.seconds)
             seconds = sum(audio.lengths) / SAMPLE_RATE
             runs = {variant: run(encoder, audio) for variant, encoder in encoders.items()}
             times = race(runs, arguments.rounds)
-            ratios = [spread(times["float32"], times[variant]) for variant in ("fused", "int8")]
+            ratios = [spread(times["float32"], times[variant]) for variant in VARIANTS[1:]]
             print(f"| {name} | {rows} | {seconds / median(times['float32']):.1f} | {' | '.join(ratios)} |", flush=True)
 
 
 def variants(name: str) -> dict[str, Encoder]:
-    """The same weights three times."""
+    """The same weights in each of :data:`VARIANTS`."""
     from transformers import Wav2Vec2Model
 
     model = load_model(ROOT / "models/small/backbone") if name == "small" else Wav2Vec2Model(ARCHITECTURES[name])  # type: ignore[arg-type]
@@ -60,13 +63,15 @@ def variants(name: str) -> dict[str, Encoder]:
     fuse_attention(fused)
     int8 = copy.deepcopy(fused)
     quantise_linears(int8)
-    return {"float32": plain, "fused": fused, "int8": int8}
+    packed = copy.deepcopy(fused)
+    pack_linears(packed)
+    return dict(zip(VARIANTS, (plain, fused, packed, int8), strict=True))
 
 
-def batch(rows: int) -> PaddedAudio:
-    """Noise of 3 to 4 s."""
+def batch(rows: int, longest_s: float) -> PaddedAudio:
+    """Noise."""
     rng = np.random.default_rng(0)
-    lengths = np.linspace(4.0, 3.0, rows) * SAMPLE_RATE
+    lengths = np.linspace(1.0, 0.75, rows) * longest_s * SAMPLE_RATE
     return pad([rng.standard_normal(int(length)).astype(np.float32) for length in lengths])
 
 

@@ -147,7 +147,8 @@ def draw(outcomes: Iterable[Outcome], layer_count: int, folder: Path) -> list[st
         figure, axes = pyplot.subplots(figsize=(6, 4))
         plot(axes)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
         figure.tight_layout()
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
