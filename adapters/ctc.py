@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,8 +48,8 @@ class Transcript:
         """Of ``words``, in their order."""
         confidence = None
         if words:
-            sizes = [len(word.text) for word in words]
-            confidence = float(np.average([word.confidence for word in words], weights=sizes))
+            letters = sum(len(word.text) for word in words)
+            confidence = sum(word.confidence * len(word.text) for word in words) / letters
         return cls(" ".join(word.text for word in words), tuple(words), duration_s, confidence)
 
 
@@ -128,8 +129,7 @@ def transcript(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: floa
     return Transcript.of(words, duration_s)
 
 
-@dataclass(frozen=True)
-class _Letter:
+class _Letter(NamedTuple):
     text: str
     first: int
     last: int
@@ -141,11 +141,12 @@ def _letters(path: BestPath, vocab: Vocab) -> Iterable[_Letter]:
         return
     begins = np.flatnonzero(np.diff(path.ids, prepend=-1))
     ends = np.append(begins[1:], len(path))
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        token = int(path.ids[begin])
+    best = np.maximum.reduceat(path.probabilities, begins)
+    runs = zip(path.ids[begins].tolist(), begins.tolist(), ends.tolist(), best.tolist(), strict=True)
+    for token, begin, end, probability in runs:
         text = "" if token == vocab.blank else vocab.token_text(token)
         if text:
-            yield _Letter(text, begin, end - 1, float(path.probabilities[begin:end].max()))
+            yield _Letter(text, begin, end - 1, probability)
 
 
 def _close(letters: list[_Letter], words: list[Word], frame_s: float, duration_s: float) -> None:

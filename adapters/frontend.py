@@ -91,14 +91,16 @@ class PaddedAudio:
         return PaddedAudio(self.samples.to(device, non_blocking=True), self.lengths, ends)
 
 
-def normalise(samples: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance over one window, (N,) -> (N,) float32, as the checkpoints were trained with.
+def normalise(samples: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Zero mean and unit variance over one window, (N,) -> (N,) float32, as the checkpoints were trained with; into
+    ``out``, (N,) float32, if given.
 
     Computed before padding: over a padded batch a short row would be scaled by its neighbours' silence.
     """
-    wide = samples.astype(np.float64)
-    scaled: np.ndarray = (wide - wide.mean()) / np.sqrt(wide.var() + NORMALISE_EPS)
-    return scaled.astype(np.float32)
+    mean = np.float32(samples.mean(dtype=np.float64))
+    scaled: np.ndarray = np.subtract(samples, mean, out=out, dtype=np.float32)
+    scaled /= np.sqrt(np.square(scaled).mean() + np.float32(NORMALISE_EPS))
+    return scaled
 
 
 def few_widths(samples: int, apart: float = 1.06) -> int:
@@ -137,7 +139,11 @@ def pad(
     padded = torch.zeros(shape, dtype=torch.float32, pin_memory=pinned)
     samples = padded.numpy()
     for row, window in enumerate(windows):
-        samples[row, : window.size] = normalise(window) if normalised else window
+        place = samples[row, : window.size]
+        if normalised:
+            normalise(window, out=place)
+        else:
+            place[:] = window
     return PaddedAudio(padded, tuple(w.size for w in windows))
 
 

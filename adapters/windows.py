@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Window:
     skip: int
     keep: int
 
-    @property
+    @cached_property
     def silent(self) -> bool:
         """Nothing in it is loud or long enough to be speech: scaled to unit variance, hiss would turn into letters."""
         return self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE or level_dbfs(self.samples) < SILENCE_DBFS
@@ -53,14 +54,13 @@ class Window:
 
 def level_dbfs(samples: np.ndarray) -> float:
     """The loudest 30 ms of (N,) float32, RMS in dB below full scale, without the constant part."""
-    width = int(_LEVEL_S * SAMPLE_RATE)
-    centred = samples.astype(np.float64) - samples.mean()
-    if centred.size < width:
-        power = np.array([np.mean(centred**2)])
-    else:
-        sums = np.cumsum(np.concatenate([[0.0], centred**2]))
-        power = (sums[width:] - sums[:-width])[:: width // 2] / width
-    return float(10 * np.log10(max(power.max(), 1e-20)))
+    half = int(_LEVEL_S * SAMPLE_RATE) // 2
+    centred = samples - np.float32(samples.mean(dtype=np.float64))
+    halves = centred[: centred.size // half * half].reshape(-1, half) if centred.size >= 2 * half else centred[None]
+    energy = np.einsum("ij,ij->i", halves, halves)
+    pairs = energy[:-1] + energy[1:] if len(energy) > 1 else energy
+    power = pairs.max() / min(2 * half, centred.size)
+    return float(10 * np.log10(max(power, 1e-20)))
 
 
 def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | None = None) -> Iterator[Window]:

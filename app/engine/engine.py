@@ -59,8 +59,15 @@ class Engine:
     Everything but forwards, file reading and decoding of audio runs on the event loop that called :meth:`start`.
     """
 
-    def __init__(self, config: EngineConfig, *, on_step: Callable[[Step], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        on_step: Callable[[Step], None] | None = None,
+        make_runner: Callable[..., Runner] = Runner,
+    ) -> None:
         self.config = config
+        self._make_runner = make_runner
         self.ready = False
         self._on_step = on_step or (lambda step: None)
         self._draining = False
@@ -103,7 +110,7 @@ class Engine:
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
         self._stops.append(self.residency.stop)
-        self._runner = runner = Runner(self.encoder, bank, head=self.head, normalised=self._normalised)
+        self._runner = runner = self._make_runner(self.encoder, bank, head=self.head, normalised=self._normalised)
         self._lanes = Lanes(
             self._scheduler,
             self.residency,

@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from adapters.windows import Window, WindowShape, cut
 from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
 from app.engine.hands import Hands
 from app.engine.runner import Paths
+
+_DECODED_AT_ONCE = 1_000
+"""Frames whose greedy decoding costs less than the way to a thread and back."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,15 @@ class Hearing:
         """
         counted = _Counted(audio)
         windows = cut(counted, self._geometry, self._shape)
-        window = await asyncio.to_thread(next, windows, None)  # while the adapters are being loaded
+        pulled = await asyncio.to_thread(self._pull, windows)  # while the adapters are being loaded
         await self._candidates.known()
         sent: deque[_Sent] = deque()
-        while window is not None:
-            while len(sent) >= self._in_flight or (sent and self._to_be_decided):
-                await self._take_in(sent.popleft())
-            sent.append(await self._send(window))
-            window = await asyncio.to_thread(next, windows, None)
+        while pulled:
+            for window in pulled:
+                while len(sent) >= self._in_flight or (sent and self._to_be_decided):
+                    await self._take_in(sent.popleft())
+                sent.append(await self._send(window))
+            pulled = await asyncio.to_thread(self._pull, windows) if len(pulled) == self._in_flight else []
         for one in sent:
             await self._take_in(one)
         if not self._heard:
@@ -92,6 +98,13 @@ class Hearing:
             )
         await self._candidates.nothing_said()
         return await self._answer(counted.samples / SAMPLE_RATE)
+
+    def _pull(self, windows: Iterator[Window]) -> list[Window]:
+        """The next that may be in flight together, fewer at the end; in a thread, and so how loud they are."""
+        pulled = list(islice(windows, self._in_flight))
+        for window in pulled:
+            _ = window.silent
+        return pulled
 
     @property
     def _to_be_decided(self) -> bool:
@@ -117,14 +130,12 @@ class Hearing:
         ranked = self._candidates.ranked()
         best = self._candidates.best
         blank, name = best.loaded.vocab.blank, best.adapter.name
-        told = await asyncio.to_thread(
-            self._decoding,
-            BestPath.join(h.paths.get(name) or BestPath.blanks(h.frames, blank) for h in self._heard),
-            best.loaded,
-            frame_s=self._geometry.hop / SAMPLE_RATE,
-            duration_s=duration_s,
+        path = BestPath.join(h.paths.get(name) or BestPath.blanks(h.frames, blank) for h in self._heard)
+        decode = partial(
+            self._decoding, path, best.loaded, frame_s=self._geometry.hop / SAMPLE_RATE, duration_s=duration_s
         )
-        return Answer(told, best.adapter, ranked)
+        at_once = not self._decoding.beam and len(path) <= _DECODED_AT_ONCE
+        return Answer(decode() if at_once else await asyncio.to_thread(decode), best.adapter, ranked)
 
 
 class _Counted:

@@ -41,7 +41,7 @@ class Ran:
 
 
 class Runner:
-    """One forward a call, from any thread. ``normalised``: the checkpoint's ``do_normalize``.
+    """One forward a call of its ``recogniser``, from any thread. ``normalised``: the checkpoint's ``do_normalize``.
 
     On a CPU the caller's thread is the device. A GPU has a thread that gives it its work; the caller's prepares the
     batch and waits for what comes out, so :attr:`in_flight` callers keep it busy.
@@ -52,7 +52,7 @@ class Runner:
     ) -> None:
         self._head = head
         self._geometry = encoder.geometry
-        self._recogniser = Recogniser(encoder, bank, normalised=normalised)
+        self.recogniser = Recogniser(encoder, bank, normalised=normalised)
         self._device_thread: ThreadPoolExecutor | None = None
         if bank.device.type == "cuda":
             self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
@@ -75,18 +75,16 @@ class Runner:
         windows = [job.window for job in batch.jobs]
         if batch.part == "trunk":
             assert self._head is not None, "nobody begins a trunk that no head reads"
-            begun = self._give(self._recogniser.begin, self._recogniser.prepare(windows), self._head)
+            begun = self._give(self.recogniser.begin, self.recogniser.prepare(windows), self._head)
             results: Sequence[Begun] = _collect(begun, on_half)
             return Ran(results, begun.seconds)
         rows = [number for number, job in enumerate(batch.jobs) for _ in job.worn]
         emissions = [row for row, number in enumerate(rows) if batch.jobs[number].emissions]
         if batch.part == "top":
             frames = [job.begun for job in batch.jobs if job.begun is not None]
-            heard = self._give(self._recogniser.finish, frames, windows, rows, seats, emissions)
+            heard = self._give(self.recogniser.finish, frames, windows, rows, seats, emissions)
         else:
-            heard = self._give(
-                self._recogniser.whole, self._recogniser.prepare(windows), windows, rows, seats, emissions
-            )
+            heard = self._give(self.recogniser.whole, self.recogniser.prepare(windows), windows, rows, seats, emissions)
         return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
 
     def trial_s(self, rows: int) -> float:
@@ -95,7 +93,7 @@ class Runner:
         noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
         windows = [*cut([noise], self._geometry)] * rows
         for _ in range(2):
-            bare = self._give(self._recogniser.bare, self._recogniser.prepare(windows))
+            bare = self._give(self.recogniser.bare, self.recogniser.prepare(windows))
             bare.result()
         return bare.seconds
 

@@ -27,14 +27,14 @@ def runner_and_bank() -> tuple[Runner, Bank]:
 
 
 def batch(runner: Runner) -> Batch:
-    geometry = runner._recogniser._encoder.geometry
+    geometry = runner.recogniser._encoder.geometry
     windows = [next(cut([clip(0.5, seed=seed)], geometry)) for seed in range(2)]
     worn = (Worn("es", "1"),)
     return Batch(tuple(Job(i, f"r{i}", worn, ("es",), window, 24) for i, window in enumerate(windows)))
 
 
 def tensors(runner: Runner) -> dict[str, torch.Tensor]:
-    return perturbed_adapter(CONFIG, runner._recogniser._encoder, 0).tensors()
+    return perturbed_adapter(CONFIG, runner.recogniser._encoder, 0).tensors()
 
 
 def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank):
