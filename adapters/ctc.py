@@ -120,12 +120,12 @@ def transcript(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: floa
     """
     words: list[Word] = []
     letters: list[_Letter] = []
-    for letter in _letters(path, vocab):
-        if letter.text == " ":
-            _close(letters, words, frame_s, duration_s)
-        else:
+    for letter in (*_letters(path, vocab), _END):
+        if letter.text != " ":
             letters.append(letter)
-    _close(letters, words, frame_s, duration_s)
+        elif letters:
+            words.append(_word(letters, frame_s, duration_s))
+            letters = []
     return Transcript.of(words, duration_s)
 
 
@@ -136,23 +136,23 @@ class _Letter(NamedTuple):
     probability: float
 
 
-def _letters(path: BestPath, vocab: Vocab) -> Iterable[_Letter]:
+_END = _Letter(" ", 0, 0, 1.0)
+
+
+def _letters(path: BestPath, vocab: Vocab) -> list[_Letter]:
     if not len(path):
-        return
+        return []
     begins = np.flatnonzero(np.diff(path.ids, prepend=-1))
     ends = np.append(begins[1:], len(path))
     best = np.maximum.reduceat(path.probabilities, begins)
-    runs = zip(path.ids[begins].tolist(), begins.tolist(), ends.tolist(), best.tolist(), strict=True)
-    for token, begin, end, probability in runs:
-        text = "" if token == vocab.blank else vocab.token_text(token)
-        if text:
-            yield _Letter(text, begin, end - 1, probability)
+    said = path.ids[begins] != vocab.blank
+    runs = zip(*(each[said].tolist() for each in (path.ids[begins], begins, ends, best)), strict=True)
+    found = (_Letter(vocab.token_text(token), begin, end - 1, sure) for token, begin, end, sure in runs)
+    return [letter for letter in found if letter.text]
 
 
-def _close(letters: list[_Letter], words: list[Word], frame_s: float, duration_s: float) -> None:
-    if letters:
-        text = "".join(letter.text for letter in letters)
-        confidence = sum(letter.probability for letter in letters) / len(letters)
-        frames = (letters[0].first, letters[-1].last + 1)
-        words.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
-    letters.clear()
+def _word(letters: Sequence[_Letter], frame_s: float, duration_s: float) -> Word:
+    confidence = sum(letter.probability for letter in letters) / len(letters)
+    frames = (letters[0].first, letters[-1].last + 1)
+    text = "".join(letter.text for letter in letters)
+    return Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s)

@@ -8,8 +8,7 @@ frames of the whole recording, and CTC collapses them as one. An hour never lies
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,17 +38,21 @@ class WindowShape:
 
 @dataclass(frozen=True)
 class Window:
-    """``samples`` (N,) float32, not normalised. Of its frames, ``keep`` from ``skip`` on are its own."""
+    """``samples`` (N,) float32, not normalised. Of its frames, ``keep`` from ``skip`` on are its own.
+
+    ``silent``: nothing in it is loud or long enough to be speech; scaled to unit variance, hiss would turn into
+    letters. Measured where the window is made, which is in a thread.
+    """
 
     index: int
     samples: np.ndarray
     skip: int
     keep: int
+    silent: bool = field(init=False)
 
-    @cached_property
-    def silent(self) -> bool:
-        """Nothing in it is loud or long enough to be speech: scaled to unit variance, hiss would turn into letters."""
-        return self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE or level_dbfs(self.samples) < SILENCE_DBFS
+    def __post_init__(self) -> None:
+        short = self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE
+        object.__setattr__(self, "silent", short or level_dbfs(self.samples) < SILENCE_DBFS)
 
 
 def level_dbfs(samples: np.ndarray) -> float:

@@ -39,6 +39,7 @@ _PARTS = (
     ("best tokens", ("argmax", "aten::max", "logsumexp", "exp")),
 )
 _PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "linear")
+_NAMESPACES = ("aten::", "mkldnn::")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def profile_steps(backbone: str, model: Path, device: str, rows: Sequence[int], 
 
 def part_of(name: str, shapes: Sequence[Sequence[int]], narrow: set[int]) -> str:
     """Which part of a step an operation belongs to; ``narrow``: the widths that adapters' bottlenecks have."""
-    bare = name.removeprefix("aten::").removeprefix("mkldnn_").removeprefix("_")
+    bare = name.partition("::")[2].removeprefix("mkldnn_").removeprefix("_")
+    if bare == "linear_pointwise":  # packed
+        return "linears of the layers"
     if "conv" in bare:
         kernel = shapes[1][-1] if len(shapes) > 1 and len(shapes[1]) >= 3 else 0
         return "positional convolution" if kernel >= _POSITIONAL_KERNEL else "front end"
@@ -112,7 +115,7 @@ def _shares(step: Any, device: str, narrow: set[int]) -> dict[str, float]:
     spent: defaultdict[str, float] = defaultdict(float)
     for event in found.key_averages(group_by_input_shape=True):
         own = event.self_cpu_time_total if on_cpu else event.self_device_time_total
-        if event.key.startswith("aten::") and own:
+        if event.key.startswith(_NAMESPACES) and own:
             spent[part_of(event.key, event.input_shapes, narrow)] += own
     return {part: time_ / sum(spent.values()) for part, time_ in spent.items()}
 

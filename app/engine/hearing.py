@@ -89,7 +89,8 @@ class Hearing:
                 while len(sent) >= self._in_flight or (sent and self._to_be_decided):
                     await self._take_in(sent.popleft())
                 sent.append(await self._send(window))
-            pulled = await asyncio.to_thread(self._pull, windows) if len(pulled) == self._in_flight else []
+            ended = len(pulled) < self._in_flight
+            pulled = [] if ended else await asyncio.to_thread(self._pull, windows)
         for one in sent:
             await self._take_in(one)
         if not self._heard:
@@ -100,11 +101,8 @@ class Hearing:
         return await self._answer(counted.samples / SAMPLE_RATE)
 
     def _pull(self, windows: Iterator[Window]) -> list[Window]:
-        """The next that may be in flight together, fewer at the end; in a thread, and so how loud they are."""
-        pulled = list(islice(windows, self._in_flight))
-        for window in pulled:
-            _ = window.silent
-        return pulled
+        """The next ones, as many as may be in flight; fewer at the end."""
+        return list(islice(windows, self._in_flight))
 
     @property
     def _to_be_decided(self) -> bool:

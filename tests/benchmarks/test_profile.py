@@ -15,6 +15,7 @@ from benchmarks.profile import part_of, profile_steps, table
         ("aten::bmm", [[2064, 2, 48], [2064, 48, 48]], "positional convolution"),
         ("aten::bmm", [[8, 249, 768], [8, 768, 256]], "adapters"),
         ("aten::addmm", [[768], [249, 768], [768, 3072]], "linears of the layers"),
+        ("mkldnn::_linear_pointwise", [[1, 249, 768], [3072, 768], [3072]], "linears of the layers"),
         ("aten::addmm", [[256], [249, 768], [768, 256]], "adapters"),
         ("aten::addmm", [[768], [249, 256], [256, 768]], "adapters"),
         ("aten::baddbmm", [[8, 1, 256], [8, 249, 768], [8, 768, 256]], "adapters"),
