@@ -49,6 +49,10 @@ class Remembering(Runner):
         return Ran([memory[key] for key in keys], 0.0)
 
 
+class RememberingEngine(Engine):
+    runner_class = Remembering
+
+
 @dataclass(frozen=True)
 class Round:
     """Of all requests of one round, together."""
@@ -84,7 +88,7 @@ async def measure(clips: str, concurrency: int, requests: int, rounds: int) -> l
     """Closed-loop clients, in the languages of models/small by turns; the first round fills the memory, uncounted."""
     settings = Settings.read(models=ROOT / "models/small", device="cpu", lanes=1, max_requests=concurrency, watch_s=0)
     config = replace(make_engine(settings).config, budget=_BUDGET, pace=None)
-    engine = Engine(config, make_runner=Remembering)
+    engine = RememberingEngine(config)
     await engine.start()
     adapters, samples = list(engine.registry.snapshot.adapters.values()), cut(clips)
     pairs = len(adapters) * len(samples)

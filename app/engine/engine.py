@@ -59,15 +59,10 @@ class Engine:
     Everything but forwards, file reading and decoding of audio runs on the event loop that called :meth:`start`.
     """
 
-    def __init__(
-        self,
-        config: EngineConfig,
-        *,
-        on_step: Callable[[Step], None] | None = None,
-        make_runner: Callable[..., Runner] = Runner,
-    ) -> None:
+    runner_class = Runner
+
+    def __init__(self, config: EngineConfig, *, on_step: Callable[[Step], None] | None = None) -> None:
         self.config = config
-        self._make_runner = make_runner
         self.ready = False
         self._on_step = on_step or (lambda step: None)
         self._draining = False
@@ -110,7 +105,7 @@ class Engine:
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
         self._stops.append(self.residency.stop)
-        self._runner = runner = self._make_runner(self.encoder, bank, head=self.head, normalised=self._normalised)
+        self._runner = runner = self.runner_class(self.encoder, bank, head=self.head, normalised=self._normalised)
         self._lanes = Lanes(
             self._scheduler,
             self.residency,
