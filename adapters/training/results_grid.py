@@ -50,7 +50,8 @@ def tuning(usual: TrainConfig, layers: int) -> list[Trial]:
 def trials(
     usual: TrainConfig, layers: int, rates: dict[str, float], languages: Iterable[str], others: Iterable[str] = ()
 ) -> list[Trial]:
-    """The grid over a backbone of ``layers`` layers: what the claims need with every seed, the rest with one.
+    """The grid over a backbone of ``layers`` layers: what the claims need with every seed, the rest with one. Of one
+    language and seed those that train more layers come first: others begin with what they kept of the layers below.
     ``others``: further backbones, for adapters in all layers."""
     methods = {name: replace(config, lr=rates[config.method]) for name, config in _methods(usual, layers).items()}
     adapters, full, head = methods["bottleneck"], methods["full"], methods["head"]
@@ -64,7 +65,8 @@ def trials(
         replace(adapters, norms="all", layers=layers // 2),
         *(replace(config, minutes=minutes) for config in (adapters, full) for minutes in (10.0, 30.0)),
     ]
-    found = [Trial(language, replace(c, seed=seed)) for language in REQUIRED for c in seeded for seed in SEEDS]
+    seeded.sort(key=lambda config: -(layers if config.layers is None else config.layers))  # of less a trunk is left
+    found = [Trial(language, replace(c, seed=seed)) for language in REQUIRED for seed in SEEDS for c in seeded]
     found += [Trial(language, c) for language in REQUIRED for c in once]
     found += [Trial(language, adapters, on) for on in others for language in REQUIRED]
     found += [Trial(language, c) for language in languages for c in (full, adapters, head)]

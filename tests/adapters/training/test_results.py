@@ -35,6 +35,8 @@ def test_the_grid_has_what_the_paper_claims():
             by = {(c.method, c.layers) for c in mine if c.minutes is None and c.norms != "all"}
             assert by >= {("full", None), ("head", 0), *(("bottleneck", n) for n in (1, 2, 4, 8))}
             assert by >= {("full", n) for n in (1, 2, 4)}
+            trained = [8 if c.layers is None else c.layers for c in mine if seed and c.minutes is None]
+            assert trained == sorted(trained, reverse=True)
         once = [t.config for t in found if t.language == language]
         assert {c.size for c in once if c.method == "bottleneck"} == {16, 64, 256}
         assert {c.method for c in once} == set(RATES)
