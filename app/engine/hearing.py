@@ -26,7 +26,8 @@ from app.engine.hands import Hands
 from app.engine.runner import Paths
 
 _DECODED_AT_ONCE = 1_000
-"""Frames whose greedy decoding costs less than the way to a thread and back."""
+"""Frames of a path that is decoded greedily on the loop, in a millisecond: a thread would hold the interpreter's lock
+for as long, and the way there and back costs more."""
 
 
 @dataclass(frozen=True)
