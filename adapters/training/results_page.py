@@ -83,8 +83,8 @@ def claims(outcomes: Sequence[Outcome], layer_count: int) -> list[str]:
     if adapters is not None:
         percent = max(one.percent for one in by_kind[adapters])
         lines.append(f"Under 10 % of the parameters: {_verdict(percent < 10)}. {adapters}: {percent:.2f} %.")
-    if adapters is not None and full is not None:
-        low, high, at = _against(by_kind[adapters], by_kind[full])
+    if adapters is not None and full is not None and (span := _against(by_kind[adapters], by_kind[full])):
+        low, high, at = span
         lines.append(
             "Little degradation, within 1.0 of full fine-tuning's CER:"
             f" {_bounded(low, high, _NEAR_FULL)}. Adapters less full: {_span(at, low, high)}."
@@ -93,8 +93,8 @@ def claims(outcomes: Sequence[Outcome], layer_count: int) -> list[str]:
         spans = []
         for layers in sorted({1, 2, layer_count // 2}):
             some = best("bottleneck", layers)
-            if some is not None:
-                spans.append((layers, *_against(by_kind[some], by_kind[adapters])))
+            if some is not None and (span := _against(by_kind[some], by_kind[adapters])):
+                spans.append((layers, *span))
         if spans:
             least = min(spans, key=lambda span: span[3])
             said = "; ".join(f"top {n}: {_span(at, low, high)}" for n, low, high, at in spans)
@@ -103,8 +103,8 @@ def claims(outcomes: Sequence[Outcome], layer_count: int) -> list[str]:
                 f" {_bounded(least[1], least[2], _NEAR_ALL)}. Less all layers, {said}."
             )
     one, tuned = best("bottleneck", 1), best("full", 1)
-    if one is not None and tuned is not None:
-        low, high, at = _against(by_kind[one], by_kind[tuned])
+    if one is not None and tuned is not None and (span := _against(by_kind[one], by_kind[tuned])):
+        low, high, at = span
         lines.append(
             f"Adapters beat fine-tuning in the top layer: {_bounded(low, high, 0.0)}."
             f" Adapters less fine-tuning: {_span(at, low, high)}."
@@ -189,10 +189,13 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _against(some: Sequence[Outcome], others: Sequence[Outcome]) -> tuple[float, float, float]:
-    """The interval of the difference in CER, and its middle, over the languages and seeds that both have."""
+def _against(some: Sequence[Outcome], others: Sequence[Outcome]) -> tuple[float, float, float] | None:
+    """The interval of the difference in CER, and its middle, over the languages and seeds that both have; None where
+    there are none yet."""
     keyed = {(o.language, o.config["seed"]): o for o in others}
     pairs = [(o, keyed[key]) for o in some if (key := (o.language, o.config["seed"])) in keyed]
+    if not pairs:
+        return None
     one, other = (_pooled([pair[side] for pair in pairs]) for side in (0, 1))
     return (*difference(one, other), one.rate - other.rate)
 

@@ -166,6 +166,8 @@ def test_claims_hold_or_not():
     assert "top 1: +20.00" in top
     assert "does not hold" in one
     assert claims(found[:1], 8) == [parameters]
+    elsewhere = [outcome("full", None, 2, seed=7, norms="none"), outcome("bottleneck", 4, 2, seed=7)]
+    assert claims([*found[:1], *elsewhere], 8) == [parameters], "no seed has both sides yet"
 
 
 def test_the_page_has_a_line_for_each_kind(tmp_path):
