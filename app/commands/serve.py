@@ -23,7 +23,7 @@ def serve_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of a forward on a CPU.")] = None,
-    quantise: Annotated[str | None, typer.Option(help="none, or int8 on a CPU: faster, a little less exact.")] = None,
+    quantise: Annotated[str | None, typer.Option(help="none, or int8 on a CPU: smaller, a little less exact.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve the model. What is left out here comes from TONGUES_* in the environment."""
