@@ -69,7 +69,7 @@ models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordi
 
 results: $(VENV)/.installed-dev  ## the paper's experiment on the recordings, into docs/ (many hours on 2 cores; resumable)
 	$(BIN)/tongues data build --out $(CORPUS)
-	$(BIN)/tongues results --data $(CORPUS)/manifest.jsonl --models $(MODEL)
+	$(BIN)/tongues results --data $(CORPUS)/manifest.jsonl --models $(MODEL) --steps 150 --at-once 2
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \
