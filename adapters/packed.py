@@ -8,10 +8,12 @@ its weights, so that once is enough.
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from adapters.linears import replace_linears, sublayers
 
 if TYPE_CHECKING:
     from adapters.encoder import Encoder
@@ -46,15 +48,6 @@ def packs() -> bool:
 
 def pack_linears(encoder: Encoder) -> None:
     """Replace the linears of ``encoder``, which then serves on a CPU in float32 and cannot train; where :func:`packs`
-    says no, leave them.
-
-    One after the other, so that memory never holds both backbones.
-    """
-    if not packs():
-        return
-    layers: Any = encoder.model.encoder.layers
-    parts = [part for layer in layers for part in (layer.attention, layer.feed_forward)]
-    for part in (encoder.model.feature_projection, *parts):
-        for name, child in list(part.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(part, name, PackedLinear(child))
+    says no, leave them."""
+    if packs():
+        replace_linears([encoder.model.feature_projection, *sublayers(encoder)], PackedLinear)

@@ -11,13 +11,13 @@ of ones comes out as 257 instead of 32,512), while 2 · 255 · 63 does. So all C
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from adapters.errors import BackboneError
+from adapters.linears import replace_linears, sublayers
 
 if TYPE_CHECKING:
     from adapters.encoder import Encoder
@@ -49,15 +49,8 @@ class Int8Linear(nn.Module):
 
 
 def quantise_linears(encoder: Encoder) -> None:
-    """Replace the linears of attention and feed forward of every layer; front end, norms, adapters and heads stay.
-
-    One after the other, so that memory never holds both backbones.
-    """
-    layers: Any = encoder.model.encoder.layers
-    for layer in layers:
-        for part in (layer.attention, layer.feed_forward):
-            for name, linear in _linears(part):
-                setattr(part, name, Int8Linear(linear))
+    """Replace the linears of attention and feed forward of every layer; front end, norms, adapters and heads stay."""
+    replace_linears(sublayers(encoder), Int8Linear)
 
 
 def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,12 +58,6 @@ def quantised_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     wide = weight.detach().double()
     scales = (wide.abs().amax(dim=1) / _WEIGHT_STEPS).clamp_min_(_TINY)
     return (wide / scales[:, None]).round_().to(torch.int8), scales
-
-
-def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear):
-            yield name, child
 
 
 def _pack(integers: Tensor, scales: Tensor) -> Any:
