@@ -21,9 +21,7 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.engine.engine import Engine
 
-_GPU_FRAMES, _GPU_ROWS = 32_000, 128  # a GPU idles at what a CPU takes in one step
 _GPU_STEP_S = 0.02
-_CPU_STRETCH = 1.1  # a row more gains a CPU next to nothing, less than padding costs
 _LOG = logging.getLogger("tongues")
 
 
@@ -34,19 +32,15 @@ def make_engine(settings: Settings) -> Engine:
     from app.engine.config import EngineConfig
     from app.engine.engine import Engine
     from app.engine.pace import Pace
-    from app.engine.scheduler import Budget
+    from app.engine.scheduler import CPU_BUDGET, GPU_BUDGET
 
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
-    usual = (
-        Budget(stretch=_CPU_STRETCH)
-        if on_cpu
-        else Budget(max_frames=_GPU_FRAMES, max_rows=_GPU_ROWS, max_adapters=_GPU_ROWS)
-    )
-    pace = Pace() if on_cpu else Pace(_GPU_STEP_S, Budget().max_frames, _GPU_FRAMES)
+    usual = CPU_BUDGET if on_cpu else GPU_BUDGET
+    pace = Pace() if on_cpu else Pace(_GPU_STEP_S, CPU_BUDGET.max_frames, GPU_BUDGET.max_frames)
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -25,28 +26,29 @@ from adapters.frontend import SAMPLE_RATE
 from app.engine.engine import Engine
 from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
-from app.engine.scheduler import Budget
+from app.engine.scheduler import GPU_BUDGET
 from app.service import make_engine
 from app.settings import Settings
 from benchmarks.clips import LENGTHS_S, cut
 from benchmarks.server import ROOT
 
-_BUDGET = Budget(max_frames=32_000, max_rows=128, max_adapters=128)  # as on a GPU
-
 
 class Remembering(Runner):
     """Has heard every window before, or hears it now and remembers."""
 
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._memory: dict[object, Paths] = {}
+
     def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None) -> Ran:
-        memory: dict[object, Paths] = self.__dict__.setdefault("memory", {})
         keys = [_key(job) for job in batch.jobs]
-        if any(key not in memory for key in keys):
+        if any(key not in self._memory for key in keys):
             ran = super().forward(batch, seats, on_half)
-            memory.update(zip(keys, ran.results, strict=True))  # type: ignore[arg-type]
+            self._memory.update(zip(keys, ran.results, strict=True))  # type: ignore[arg-type]
             return ran
         self.recogniser.prepare([job.window for job in batch.jobs])
         on_half()
-        return Ran([memory[key] for key in keys], 0.0)
+        return Ran([self._memory[key] for key in keys], 0.0)
 
 
 class RememberingEngine(Engine):
@@ -87,7 +89,7 @@ def main() -> None:
 async def measure(clips: str, concurrency: int, requests: int, rounds: int) -> list[Round]:
     """Closed-loop clients, in the languages of models/small by turns; the first round fills the memory, uncounted."""
     settings = Settings.read(models=ROOT / "models/small", device="cpu", lanes=1, max_requests=concurrency, watch_s=0)
-    config = replace(make_engine(settings).config, budget=_BUDGET, pace=None)
+    config = replace(make_engine(settings).config, budget=GPU_BUDGET, pace=None)
     engine = RememberingEngine(config)
     await engine.start()
     adapters, samples = list(engine.registry.snapshot.adapters.values()), cut(clips)

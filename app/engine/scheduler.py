@@ -30,6 +30,13 @@ class Budget:
     long_waits_s: float = 0.5
 
 
+CPU_BUDGET = Budget(stretch=1.1)
+"""A row more gains a CPU next to nothing, less than padding costs."""
+
+GPU_BUDGET = Budget(max_frames=32_000, max_rows=128, max_adapters=128)
+"""A GPU idles at what a CPU takes in one step."""
+
+
 class Scheduler:
     """The queue of jobs, for ``lanes`` that run a batch each."""
 
