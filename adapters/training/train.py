@@ -25,8 +25,9 @@ from adapters.record import AdapterRecord, check_name
 from adapters.store import AdapterStore
 from adapters.training.backbone_folder import start_head, write_tuned
 from adapters.training.clips import clips_for
-from adapters.training.data import AudioCache, encoded, epoch_batches, text_key
+from adapters.training.data import AudioCache, Augmentation, encoded, epoch_batches, text_key
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
+from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss
 from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
@@ -117,13 +118,15 @@ class _Run:
         made_from = {**asdict(config), "language": language, "backbone": self.fingerprint}
         made_from |= {"data": self.cache.key, "texts": text_key(self.cache.clips)}
         claim(folder, {**made_from, "processes": self.together.num_processes}, rank=self.together.process_index)
-        self.start = self._start(manifest.parent / "cache" if keep_trunk else None)
+        kept = manifest.parent / "cache"
+        varied = Variations(self.cache, config.variations, config.augmentation, config.seed)
+        plain = Variations(AudioCache(self.clips["dev"], kept), 1, Augmentation(), 0)
+        self.start = self._start(varied, kept if keep_trunk else None)
+        self.looks = Looks(self.clips["dev"], self._start(plain, kept if keep_trunk else None), self.vocab)
         self.best: dict[str, Tensor] = {}
 
-    def _start(self, kept: Path | None) -> Start:
-        config, encoder = self.config, self.trainee.encoder
-        variations = Variations(self.cache, config.variations, config.augmentation, config.seed)
-        layer = self.trainee.layer
+    def _start(self, variations: Variations, kept: Path | None) -> Start:
+        encoder, layer = self.trainee.encoder, self.trainee.layer
         if kept is None or layer < 0:
             return Computed(variations, encoder, max(layer, 0), normalised=self.normalised)
         cache = TrunkCache(
@@ -198,7 +201,7 @@ class _Run:
         trainee, config = self.trainee, self.config
         adapter, encoder = trainee.adapter, trainee.encoder
         trainee.load({key: tensor.half() for key, tensor in self.best.items()})  # what is measured is what is served
-        metrics = {"dev": self._rates(self.clips["dev"])}
+        metrics = {"dev": error_rates(self._hear(self.clips["dev"])).metrics()}
         said = self._hear(self.clips["test"])
         metrics["test"] = error_rates(said).metrics()
         lines = ({"text": one.clip.text, "heard": one.heard, "seconds": one.clip.seconds} for one in said)
@@ -232,10 +235,7 @@ class _Run:
         )
 
     def _cer(self) -> float:
-        return self._rates(self.clips["dev"])["cer"]
-
-    def _rates(self, clips: list[Clip]) -> dict[str, float]:
-        return error_rates(self._hear(clips)).metrics()
+        return self.looks.rates(self.trainee).cer
 
     def _hear(self, clips: list[Clip]) -> list[Said]:
         """Through a bank of its own, as it will be served."""

@@ -144,10 +144,13 @@ def test_a_second_run_starts_where_the_first_left_the_trunk(tones, models, tmp_p
     monkeypatch.setattr(Encoder, "trunk", hears)
     kept = train(tones, models, "es", tmp_path / "kept", replace(SHORT, layers=1, steps=1, lr=1e-9), name="kept")
     trained = len(heard)
-    assert trained, "dev and test clips are heard"
+    assert trained, "dev and test clips are heard as they will be served"
     again = train(tones, models, "es", tmp_path / "again", replace(SHORT, layers=1, steps=1, lr=1e-9), name="again")
     assert len(heard) == 2 * trained, "and no train clip is, in either"
     assert replace(again, name="kept").to_json() == kept.to_json()
+    monkeypatch.setattr(module, "_EVERY", 2)
+    train(tones, models, "es", tmp_path / "more", replace(SHORT, layers=1), name="more")
+    assert len(heard) == 3 * trained, "nor does a look at the dev split run it again"
 
 
 @pytest.fixture
