@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from adapters.ctc import BestPath, best_tokens, transcript
 from adapters.frontend import SAMPLE_RATE
-from adapters.training.data import epoch_batches
+from adapters.training.data import AudioCache, epoch_batches
 from adapters.training.evaluate import Rates, Said, error_rates
-from adapters.training.manifest import Clip
 from adapters.training.trainee import Trainee
-from adapters.training.trunk import Start
+from adapters.training.trunk import Start, known_lengths
 from adapters.vocab import Vocab
 
-_BATCH_FRAMES = 1_600
+_BATCH_S = 30
 
 
 class Looks:
-    """``clips``, row i of ``start`` each, as greedy decoding hears them.
+    """Clips, row i of ``start`` each, as greedy decoding hears them.
 
     The trunk may have been kept in half precision, and clips are not cut into windows: these rates choose between
     steps of a run. What is published is measured as it is served (:mod:`adapters.training.evaluate`).
     """
 
-    def __init__(self, clips: Sequence[Clip], start: Start, vocab: Vocab) -> None:
-        self._clips, self._start, self._vocab = clips, start, vocab
-        lengths = [int(start.frames[row]) for row in range(len(clips))]
-        self._batches = epoch_batches(lengths, _BATCH_FRAMES, seed=0, epoch=0)
+    def __init__(self, cache: AudioCache, start: Start, vocab: Vocab) -> None:
+        self._clips, self._start, self._vocab = cache.clips, start, vocab
+        lengths = [cache.length(clip) for clip in range(len(cache))]
+        self._batches = epoch_batches(lengths, _BATCH_S * SAMPLE_RATE, seed=0, epoch=0)
 
     @torch.inference_mode()
     def rates(self, trainee: Trainee) -> Rates:
@@ -36,10 +33,10 @@ class Looks:
         frame_s = trainee.encoder.geometry.hop / SAMPLE_RATE
         said = []
         for rows in self._batches:
-            ids, sure = (found.cpu().numpy() for found in best_tokens(trainee(self._start.batch(rows))))
-            for place, row in enumerate(rows):
-                clip, length = self._clips[row], int(self._start.frames[row])
-                path = BestPath(ids[place, :length], sure[place, :length])
+            below = self._start.batch(rows)
+            ids, sure = (found.cpu().numpy() for found in best_tokens(trainee(below)))
+            for place, (row, length) in enumerate(zip(rows, known_lengths(below), strict=True)):
+                clip, path = self._clips[row], BestPath(ids[place, :length], sure[place, :length])
                 heard = transcript(path, self._vocab, frame_s=frame_s, duration_s=clip.seconds).text
                 said.append(Said(clip, heard))
         return error_rates(said)

@@ -7,8 +7,9 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 from adapters.training.train_config import TrainConfig
 from adapters.training.trainee import Trainee
-from adapters.training.trunk import Computed, Start, TrunkCache, Variations
+from adapters.training.trunk import Computed, Start, TrunkCache, Variations, known_lengths
 from adapters.vocab import Vocab
 
 try:
@@ -121,19 +122,32 @@ class _Run:
         kept = manifest.parent / "cache"
         varied = Variations(self.cache, config.variations, config.augmentation, config.seed)
         plain = Variations(AudioCache(self.clips["dev"], kept), 1, Augmentation(), 0)
-        self.start = self._start(varied, kept if keep_trunk else None)
-        self.looks = Looks(self.clips["dev"], self._start(plain, kept if keep_trunk else None), self.vocab)
+        every = islice(self._every_batch(), config.steps * self.together.num_processes)
+        self.batches = list(every)[self.together.process_index :: self.together.num_processes]
+        drawn = {row for rows in self.batches for row in rows}
+        self.start = self._start(varied, sorted(drawn), kept if keep_trunk else None)
+        heard = self._start(plain, range(len(plain)), kept if keep_trunk else None)
+        self.looks = Looks(plain.cache, heard, self.vocab)
         self.best: dict[str, Tensor] = {}
 
-    def _start(self, variations: Variations, kept: Path | None) -> Start:
+    def _start(self, variations: Variations, rows: Sequence[int], kept: Path | None) -> Start:
         encoder, layer = self.trainee.encoder, self.trainee.layer
         if kept is None or layer < 0:
-            return Computed(variations, encoder, max(layer, 0), normalised=self.normalised)
+            return Computed(variations, encoder, max(layer, 0), self.normalised)
         cache = TrunkCache(
             kept, variations, encoder, self.fingerprint, normalised=self.normalised, bfloat16=self.bfloat16
         )
-        with self.together.main_process_first():
-            return cache.below(layer)
+        return cache.below(layer, rows)
+
+    def _every_batch(self) -> Iterator[list[int]]:
+        """Of all processes, in turn, without end: each epoch draws one variation of every clip."""
+        config, clips = self.config, len(self.cache)
+        lengths = [self.cache.length(clip) for clip in range(clips)]
+        longest = int(config.batch_s * SAMPLE_RATE / self.together.num_processes)
+        for epoch in count():
+            variation = np.random.default_rng([config.seed, epoch]).integers(0, config.variations, clips)
+            for batch in epoch_batches(lengths, longest, seed=config.seed, epoch=epoch):
+                yield [clip + clips * int(variation[clip]) for clip in batch]
 
     def learn(self) -> None:
         """All steps that are left."""
@@ -146,16 +160,17 @@ class _Run:
             best_cer = self._cer()
             if self.first:
                 progress.note(step, dev_cer=round(best_cer, 4))
-        for rows in self._order(step):
-            if step >= config.steps or (config.patience is not None and looks >= config.patience):
+        for rows in self.batches[step:]:
+            if config.patience is not None and looks >= config.patience:
                 break
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, 0.1)
             trainee.train(True)
             with together.autocast():
-                logits = model(self.start.batch(rows))
+                below = self.start.batch(rows)
+                logits = model(below)
             trainee.train(False)
-            frames = [int(self.start.frames[row]) for row in rows]
+            frames = list(known_lengths(below))
             labels = [self.labels[row % len(self.cache)] for row in rows]
             loss = ctc_loss(logits, frames, labels, blank=self.vocab.blank)
             optimiser.zero_grad()
@@ -179,22 +194,6 @@ class _Run:
                     progress.note(step, dev_cer=round(cer, 4))
                     self._save(step, optimiser, best_cer, looks)
         together.wait_for_everyone()
-
-    def _order(self, start: int) -> Iterator[list[int]]:
-        """This process's batches of rows from step ``start`` on: each epoch draws one variation of every clip."""
-        config, together = self.config, self.together
-        count, number, epoch = len(self.cache), 0, 0
-        while True:
-            rng = np.random.default_rng([config.seed, epoch])
-            rows = np.arange(count) + count * rng.integers(0, config.variations, count)
-            lengths = [int(self.start.frames[row]) for row in rows]
-            longest = int(config.batch_s * 50 / together.num_processes)
-            for batch in epoch_batches(lengths, longest, seed=config.seed, epoch=epoch):
-                step, process = divmod(number, together.num_processes)
-                if step >= start and process == together.process_index:
-                    yield [int(rows[i]) for i in batch]
-                number += 1
-            epoch += 1
 
     def publish(self, name: str, models: Path) -> None:
         """What was best, rounded to half precision, measured and published in ``models``."""

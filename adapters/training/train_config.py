@@ -19,8 +19,8 @@ class TrainConfig:
     ``method``: an adapter's, or ``full``, the baseline: the backbone's own layers train. ``size``: a bottleneck's
     width, LoRA's rank. ``layers``: how many from the top are adapted or trained, None for half of them, or with
     ``full`` for all, and then everything but the convolutions in front. ``variations``: how many variations of each
-    clip the steps draw from, the first of them the clip itself. ``sources``: train on these sources alone.
-    ``minutes``: train on so much of them at most, drawn at random.
+    clip the steps draw from, the first of them the clip itself. ``batch_s``: seconds of clips a step, padding with
+    them. ``sources``: train on these sources alone. ``minutes``: train on so much of them at most, drawn at random.
     ``patience``: end after so many looks at the dev split without a lower CER, None to go through all steps.
     """
 

@@ -1,8 +1,8 @@
 """Where each step of training starts: what the frozen layers below make of the clips.
 
-They are the same for every step, epoch and adapter, so their output is computed once for several variations of each
-clip and kept on disk, memory-mapped, under a key of the backbone and the data. A run that adapts fewer layers starts
-from what one with more has left there, and keeps what it made of that.
+They are the same for every step, epoch and adapter, so their output is computed once for the variations of clips that
+the steps draw and kept on disk, memory-mapped, under a key of the backbone and the data. A run that adapts fewer layers
+starts from what one with more has left there, and keeps what it made of that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ import torch
 
 from adapters.encoder import Encoder, Frames
 from adapters.errors import DataError
-from adapters.frontend import SAMPLE_RATE, PaddedAudio, few_widths, pad
+from adapters.frontend import SAMPLE_RATE, few_widths, pad
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 
 _BATCH_S = 60
@@ -58,51 +58,55 @@ class Variations:
 class Start(Protocol):
     """Where steps start."""
 
-    @property
-    def frames(self) -> np.ndarray:
-        """Frames of each row."""
-
     def batch(self, rows: Sequence[int]) -> Frames:
-        """The rows side by side, padded, on the encoder's device."""
+        """The rows side by side, padded, on the encoder's device; the host knows their lengths."""
+
+
+def known_lengths(frames: Frames) -> tuple[int, ...]:
+    """The frames of each row of a :class:`Start`'s batch."""
+    assert isinstance(frames.lengths, tuple)
+    return frames.lengths
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The trunk's output: hidden states (all frames, D) float16, memory-mapped; row i begins at ``begins[i]`` and has
-    ``frames[i]`` frames."""
+    """The trunk's output: of each row hidden states (T, D) float16, memory-mapped."""
 
-    states: np.memmap
-    begins: np.ndarray
-    frames: np.ndarray
+    states: Mapping[int, np.ndarray]
     layer: int
     device: torch.device
 
     def batch(self, rows: Sequence[int]) -> Frames:
-        lengths = tuple(int(self.frames[row]) for row in rows)
+        found = [self.states[row] for row in rows]
+        lengths = tuple(len(states) for states in found)
         width = max(max(lengths), few_widths(max(lengths) * _HOP) // _HOP)
-        hidden = torch.zeros(len(rows), width, self.states.shape[1])
-        for i, row in enumerate(rows):
-            begin = self.begins[row]
-            hidden[i, : lengths[i]] = torch.from_numpy(self.states[begin : begin + lengths[i]].astype(np.float32))
+        hidden = torch.zeros(len(rows), width, found[0].shape[1])
+        for i, states in enumerate(found):
+            hidden[i, : lengths[i]] = torch.from_numpy(states.astype(np.float32))
         return Frames(hidden.to(self.device), lengths, self.layer)
 
 
+@dataclass(frozen=True)
 class Computed:
     """The layers below ``layer`` at every step anew, for what trains within them, or without a file."""
 
-    def __init__(self, variations: Variations, encoder: Encoder, layer: int, *, normalised: bool) -> None:
-        self._variations, self._encoder, self._layer, self._normalised = variations, encoder, layer, normalised
-        self.frames = np.array(
-            [encoder.geometry.frames(variations.samples(row).size) for row in range(len(variations))]
-        )
+    variations: Variations
+    encoder: Encoder
+    layer: int
+    normalised: bool
 
     def batch(self, rows: Sequence[int]) -> Frames:
-        waves = [self._variations.samples(row) for row in rows]
-        return self._encoder.trunk(_padded(waves, self._encoder, self._normalised), self._layer)
+        waves = [self.variations.samples(row) for row in rows]
+        audio = pad(waves, normalised=self.normalised, width=few_widths)
+        return self.encoder.trunk(audio.to(next(self.encoder.parameters()).device), self.layer)
 
 
 class TrunkCache:
-    """What was kept of the clips of ``variations`` below some layers of one backbone, in a folder named for both."""
+    """What was kept of ``variations`` below some layers of one backbone, in a folder named for both.
+
+    Each run that misses rows adds a part of its own: a file of their states, one row after the other, and last, beside
+    it, an index of which they are. So runs that draw from the same clips side by side do not wait for one another.
+    """
 
     def __init__(
         self,
@@ -120,69 +124,76 @@ class TrunkCache:
         self.folder = folder / f"trunk-{digest}"
 
     @torch.inference_mode()
-    def below(self, layer: int) -> Kept:
-        """The output of the layers below ``layer``: kept already, made from what was kept of fewer, or from the audio.
+    def below(self, layer: int, rows: Iterable[int]) -> Kept:
+        """The output of the layers below ``layer``, of ``rows`` at least: kept already, made from what was kept of
+        fewer layers, or from the audio.
 
         Raises :class:`~adapters.errors.DataError` where it does not fit float16.
         """
-        if not self._index(layer).exists():
-            self._make(layer)
-        index = np.load(self._index(layer))
-        begins, frames = index["begins"], index["frames"]
-        shape = (int(frames.sum()), self._encoder.hidden_size)
-        states = np.memmap(self._states(layer), np.float16, "r", shape=shape)
-        return Kept(states, begins, frames, layer, self._device)
+        kept = self._kept(layer)
+        missing = sorted(set(rows) - kept.states.keys())
+        if missing:
+            self._make(layer, missing)
+            kept = self._kept(layer)
+        return kept
 
-    def _make(self, layer: int) -> None:
+    def _kept(self, layer: int) -> Kept:
+        states: dict[int, np.ndarray] = {}
+        for index in self.folder.glob(f"layer-{layer}-*.npz"):
+            with np.load(index) as part:
+                rows, frames = part["rows"], part["frames"]
+            shape = (int(frames.sum()), self._encoder.hidden_size)
+            every = np.memmap(index.with_suffix(".f16"), np.float16, "r", shape=shape)
+            ends = np.cumsum(frames)
+            for row, begin, end in zip(rows.tolist(), (ends - frames).tolist(), ends.tolist(), strict=True):
+                states[row] = every[begin:end]
+        return Kept(states, layer, self._device)
+
+    def _make(self, layer: int, rows: list[int]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        begins = np.zeros(len(self._variations), np.int64)
-        frames = np.zeros(len(self._variations), np.int64)
-        temporary = self._states(layer).with_suffix(f".{os.getpid()}.tmp")
+        name = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        index = self.folder / f"layer-{layer}-{name}.npz"
+        temporary = index.with_suffix(f".{os.getpid()}.tmp")
+        order: list[int] = []
+        frames: list[int] = []
         try:
             with temporary.open("wb") as file:
-                for rows, found in self._run(layer):
-                    assert isinstance(found.lengths, tuple)
+                for batch, found in self._run(layer, rows):
                     if float(found.hidden.abs().max()) > torch.finfo(torch.float16).max:
                         raise DataError(
                             f"the states below layer {layer} do not fit float16, as they are kept; adapt more layers"
                         )
-                    for i, row in enumerate(rows):
-                        begins[row] = file.tell() // (2 * self._encoder.hidden_size)
-                        frames[row] = found.lengths[i]
-                        file.write(found.hidden[i, : found.lengths[i]].half().cpu().numpy().tobytes())
-            temporary.replace(self._states(layer))
+                    order += batch
+                    frames += known_lengths(found)
+                    for states, length in zip(found.hidden, known_lengths(found), strict=True):
+                        file.write(states[:length].half().cpu().numpy().tobytes())
+            temporary.replace(index.with_suffix(".f16"))
             with temporary.open("wb") as file:
-                np.savez(file, begins=begins, frames=frames)
-            temporary.replace(self._index(layer))  # last: what is there is whole
+                np.savez(file, rows=np.array(order), frames=np.array(frames))
+            temporary.replace(index)  # last: what is there is whole
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _run(self, layer: int) -> Iterator[tuple[list[int], Frames]]:
+    def _run(self, layer: int, rows: Iterable[int]) -> Iterator[tuple[list[int], Frames]]:
         """Batches of rows and what comes out below ``layer``."""
-        encoder = self._encoder
-        lower = [int(path.stem.removeprefix("layer-")) for path in self.folder.glob("layer-*.npz")]
-        start = max((kept for kept in lower if kept < layer), default=None)
-        kept = None if start is None else self.below(start)
-        count = len(self._variations.cache)
-        lengths = [self._variations.cache.length(row % count) for row in range(len(self._variations))]
-        for rows in epoch_batches(lengths, _BATCH_S * SAMPLE_RATE, seed=0, epoch=0):
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-                if kept is not None:
-                    yield rows, encoder.further(kept.batch(rows), layer)
-                else:
-                    waves = [self._variations.samples(row) for row in rows]
-                    yield rows, encoder.trunk(_padded(waves, encoder, self._normalised), layer)
+        cache = self._variations.cache
+        for start, some in self._starts(layer, rows):
+            lengths = [cache.length(row % len(cache)) for row in some]
+            for batch in epoch_batches(lengths, _BATCH_S * SAMPLE_RATE, seed=0, epoch=0):
+                chosen = [some[place] for place in batch]
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+                    yield chosen, self._encoder.further(start.batch(chosen), layer)
+
+    def _starts(self, layer: int, rows: Iterable[int]) -> Iterator[tuple[Start, list[int]]]:
+        """What the rows are made from, and which of them: the highest of the lower layers that they were kept below."""
+        left = set(rows)
+        lower = {int(path.stem.split("-")[1]) for path in self.folder.glob("layer-*-*.npz")}
+        for below in sorted((other for other in lower if other < layer), reverse=True):
+            kept = self._kept(below)
+            yield kept, sorted(left & kept.states.keys())
+            left -= kept.states.keys()
+        yield Computed(self._variations, self._encoder, layer, self._normalised), sorted(left)
 
     @property
     def _device(self) -> torch.device:
         return next(self._encoder.parameters()).device
-
-    def _states(self, layer: int) -> Path:
-        return self.folder / f"layer-{layer}.f16"
-
-    def _index(self, layer: int) -> Path:
-        return self.folder / f"layer-{layer}.npz"
-
-
-def _padded(waves: list[np.ndarray], encoder: Encoder, normalised: bool) -> PaddedAudio:
-    return pad(waves, normalised=normalised, width=few_widths).to(next(encoder.parameters()).device)

@@ -7,7 +7,6 @@ import shutil
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
@@ -164,13 +163,30 @@ def test_what_is_kept_is_what_would_be_computed(variations, trained, tmp_path):
     encoder = Encoder(load_model(trained.models / "backbone")).requires_grad_(False).eval()
     cache = TrunkCache(tmp_path, variations, encoder, "f", normalised=True, bfloat16=False)
     for layer in (1, 2, 0):  # the second out of the first, the third below both
-        kept, computed = cache.below(layer), Computed(variations, encoder, layer, normalised=True)
-        assert np.array_equal(kept.frames, computed.frames)
         rows = [5, 30, 0, 47]
+        kept, computed = cache.below(layer, rows), Computed(variations, encoder, layer, normalised=True)
+        assert set(kept.states) == set(rows)
         found, wanted = kept.batch(rows), computed.batch(rows)
         assert (found.lengths, found.layer) == (wanted.lengths, layer)
         for row, length in enumerate(found.lengths):
             torch.testing.assert_close(found.hidden[row, :length], wanted.hidden[row, :length], atol=2e-2, rtol=1e-2)
+
+
+def test_only_rows_that_nobody_kept_are_computed(variations, trained, tmp_path, monkeypatch):
+    encoder = Encoder(load_model(trained.models / "backbone")).requires_grad_(False).eval()
+    cache = TrunkCache(tmp_path, variations, encoder, "f", normalised=True, bfloat16=False)
+    made = []
+    batch = Computed.batch
+    monkeypatch.setattr(Computed, "batch", lambda start, rows: made.extend(rows) or batch(start, rows))
+    cache.below(1, [3, 4])
+    cache.below(1, [4, 29, 29])
+    assert sorted(made) == [3, 4, 29]
+    cache.below(2, [4, 29, 40])
+    assert sorted(made) == [3, 4, 29, 40], "the others go on from the layers below"
+    kept, wanted = cache.below(2, [40, 4]), batch(Computed(variations, encoder, 2, normalised=True), [40, 4])
+    for row, length in enumerate(wanted.lengths):
+        found = kept.batch([40, 4]).hidden[row, :length]
+        torch.testing.assert_close(found, wanted.hidden[row, :length], atol=2e-2, rtol=1e-2)
 
 
 def test_another_backbone_or_other_data_have_another_trunk(variations, trained, tmp_path):
@@ -199,7 +215,7 @@ def test_a_trunk_that_was_cut_off_is_made_again(variations, trained, tmp_path, m
     monkeypatch.setattr("adapters.training.trunk._BATCH_S", 8)
     monkeypatch.setattr(Encoder, "trunk", dies)
     with pytest.raises(KeyboardInterrupt):
-        cache.below(1)
+        cache.below(1, range(len(variations)))
     assert list(cache.folder.iterdir()) == []
     monkeypatch.setattr(Encoder, "trunk", trunk)
-    assert len(cache.below(1).frames) == len(variations)
+    assert len(cache.below(1, range(len(variations))).states) == len(variations)
