@@ -16,7 +16,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 
 from adapters.backbone import fingerprint, load_model
 from adapters.encoder import Encoder
-from adapters.errors import BackboneError
+from adapters.errors import BackboneError, DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.vocab import Vocab
 
@@ -101,23 +101,41 @@ def write_backbone(
         file.chmod(0o644)
 
 
-def write_tuned(folder: Path, start: Path, encoder: Encoder, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write what fine-tuning made of the backbone in ``start`` in Hugging Face layout; it wants its audio the same."""
+def check_tuned(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Raises :class:`~adapters.errors.DataError` where a backbone lies in ``folder`` that :func:`write_tuned` did not
+    write for the run that is made from the same: adapters may stand on it."""
+    if not (folder / "config.json").exists():
+        return
+    if _record(folder).get("tuned") != json.loads(json.dumps(made_from)):
+        raise DataError(f"{folder}: there is a backbone already; full fine-tuning makes one of its own, in a new --out")
+
+
+def write_tuned(
+    folder: Path, start: Path, encoder: Encoder, made_from: Mapping[str, Any], *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write what fine-tuning made of the backbone in ``start`` in Hugging Face layout; it wants its audio the same.
+    ``made_from``: what the run is made from. Raises as :func:`check_tuned` does."""
+    check_tuned(folder, made_from)
     folder.mkdir(parents=True, exist_ok=True)
+    record = {"started_from": read_record(start), "tuned": made_from}
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")  # first: what is cut off here is written again
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
     encoder.model.save_pretrained(folder, state_dict=state)
     if (start / _PREPROCESSOR).exists():
         shutil.copyfile(start / _PREPROCESSOR, folder / _PREPROCESSOR)
-    (folder / _RECORD).write_text(json.dumps({"started_from": read_record(start)}, indent=2) + "\n")
     for file in folder.iterdir():
         file.chmod(0o644)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """How the backbone in ``folder`` came about, as far as it says, and its fingerprint."""
+    return {"fingerprint": fingerprint(folder), **_record(folder)}
+
+
+def _record(folder: Path) -> dict[str, Any]:
     path = folder / _RECORD
-    record = json.loads(path.read_bytes()) if path.exists() else {}
-    return {"fingerprint": fingerprint(folder), **record}
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return found
 
 
 def start_backbone(folder: Path, encoder: Encoder) -> None:

@@ -43,9 +43,10 @@ class Edits:
         return cls(np.concatenate([p.edits for p in parts]), np.concatenate([p.lengths for p in parts]))
 
     @classmethod
-    def summed(cls, parts: Sequence[Edits]) -> Edits:
-        """Of the same clips several times over, by seeds say: a clip is drawn with all that was made of it."""
-        return cls(np.sum([p.edits for p in parts], axis=0), np.sum([p.lengths for p in parts], axis=0))
+    def averaged(cls, parts: Sequence[Edits]) -> Edits:
+        """Of the same clips several times over, by seeds say: a clip is drawn with all that was made of it, and weighs
+        as much as one that was heard once."""
+        return cls(np.mean([p.edits for p in parts], axis=0), np.mean([p.lengths for p in parts], axis=0))
 
     @property
     def rate(self) -> float:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ import soxr
 
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, Geometry
+from adapters.training.losses import needed_frames
 from adapters.training.manifest import Clip, write_text_atomically
-from adapters.vocab import Vocab
+from adapters.vocab import DELIMITER, Vocab
 
 _SHORTEST_S = 0.1  # faster by some, it still has a frame
 _DECODED = 256  # clips at a time, by as many threads as there are cores
@@ -32,30 +32,29 @@ class AudioCache:
     """The samples of many clips in one memory-mapped int16 file, keyed by what the clips are.
 
     Decoding FLAC again for every epoch costs more than reading; the file is written beside the manifest under a name
-    that follows from the clips' paths, sizes and times, so a changed corpus makes a new one. ``key`` follows from what
-    does not change when a corpus is copied.
+    that follows from the clips' paths, sizes and times, so a changed corpus makes a new one. ``key`` follows from the
+    samples, clip by clip, so it stays when a corpus is copied.
     """
 
     def __init__(self, clips: Sequence[Clip], folder: Path) -> None:
         """Raises :class:`~adapters.errors.DataError` for a file that is missing, cannot be read, is not 16 kHz mono, or
         too short to train on."""
         self.clips = list(clips)
-        key, state = hashlib.sha256(), hashlib.sha256()
+        state = hashlib.sha256(b"2")  # of what the index holds
         for clip in self.clips:
             try:
                 found = clip.path.stat()
             except OSError as error:
                 raise clip.fault(f"{clip.path}: listed in the manifest, but there is no such file") from error
             place = os.path.relpath(clip.path, folder.parent)
-            key.update(f"{place}\0{found.st_size}\0{clip.seconds}\n".encode())
             state.update(f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-        self.key = key.hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"samples-{state.hexdigest()[:16]}.i16"
         index = path.with_suffix(".json")
         if not (index.exists() and path.exists()):
             self._decode(path, index)
-        self._ends = np.array(json.loads(index.read_text()), dtype=np.int64)
+        told = json.loads(index.read_text())
+        self.key: str = told["key"]
+        self._ends = np.array(told["ends"], dtype=np.int64)
         self._samples = np.memmap(path, dtype=np.int16, mode="r") if self.clips else np.zeros(0, np.int16)
 
     def __len__(self) -> int:
@@ -72,7 +71,8 @@ class AudioCache:
 
     def _decode(self, path: Path, index: Path) -> None:
         """Several processes may do so at once: each writes a file of its own."""
-        ends, total = [], 0
+        ends, total, key = [], 0, hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as out, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -81,10 +81,25 @@ class AudioCache:
                         out.write(samples.tobytes())
                         total += samples.size
                         ends.append(total)
+                        key.update(samples.size.to_bytes(8, "little") + samples.tobytes())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        write_text_atomically(index, json.dumps(ends))
+        write_text_atomically(index, json.dumps({"key": key.hexdigest()[:16], "ends": ends}))
+
+
+def check_clips(clips: Sequence[Clip]) -> None:
+    """Raises :class:`~adapters.errors.DataError`, naming the line, for one that :func:`read_clip` refuses."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for _ in threads.map(_checked, clips):
+            pass
+
+
+def _checked(clip: Clip) -> None:
+    try:
+        read_clip(clip.path)
+    except DataError as error:
+        raise clip.fault(str(error)) from error
 
 
 def _decoded(clip: Clip) -> np.ndarray:
@@ -117,6 +132,17 @@ def _long_enough(samples: np.ndarray, path: Path) -> np.ndarray:
     return samples
 
 
+def vocabulary(clips: Sequence[Clip]) -> Vocab:
+    """Blank, delimiter and every character that ``clips`` say. Raises :class:`~adapters.errors.DataError`, naming the
+    line, for a text that holds the delimiter."""
+    for clip in clips:
+        if DELIMITER in clip.text:
+            raise clip.fault(
+                f"{DELIMITER!r} parts words in a vocabulary, so that no text may hold it: {clip.text[:80]!r}"
+            )
+    return Vocab.from_texts(clip.text for clip in clips)
+
+
 def encoded(cache: AudioCache, vocab: Vocab, geometry: Geometry) -> list[list[int]]:
     """The label ids of each clip. Raises :class:`~adapters.errors.DataError`, naming the line, for a character that the
     vocabulary lacks, and for texts that are too long for their clips: CTC needs a frame for each letter, and one
@@ -127,7 +153,7 @@ def encoded(cache: AudioCache, vocab: Vocab, geometry: Geometry) -> list[list[in
             ids = vocab.encode(clip.text)
         except DataError as error:
             raise clip.fault(f"{clip.path}: {error}") from error
-        needed = len(ids) + sum(one == other for one, other in pairwise(ids))
+        needed = needed_frames(ids)
         frames = geometry.frames(cache.length(index))
         if needed > frames:
             too_long.append(clip.fault(f"{clip.path}: a text that needs {needed} frames, in a clip of {frames}"))

@@ -174,11 +174,18 @@ def hear_paths(
     Raises :class:`~adapters.errors.DataError` for a clip that cannot be read or whose language has no candidate.
     """
     read = samples or (lambda clip: read_clip(clip.path))
+
+    def heard(clip: Clip) -> np.ndarray:
+        try:
+            return read(clip)
+        except DataError as error:
+            raise clip.fault(str(error)) from error
+
     pieces: list[tuple[int, Window]] = []
     for index, clip in enumerate(clips):
         if clip.language not in candidates:
             raise DataError(f"{clip.path}: no adapter for {clip.language}; there are {', '.join(sorted(candidates))}")
-        pieces += [(index, window) for window in cut([read(clip)], encoder.geometry)]
+        pieces += [(index, window) for window in cut([heard(clip)], encoder.geometry)]
     paths: list[dict[int, BestPath]] = [{} for _ in clips]
     recogniser = Recogniser(encoder, bank, normalised=normalised)
     for batch in _batches(pieces, encoder):

@@ -25,7 +25,7 @@ from adapters.training.backbone_folder import read_record, start_backbone, start
 from adapters.training.bare_hearing import cer_by_language
 from adapters.training.data import AudioCache, some_of_each, text_key
 from adapters.training.feed import workers_for
-from adapters.training.losses import span_mask
+from adapters.training.losses import span_mask, too_short
 from adapters.training.manifest import read_manifest
 from adapters.training.objectives import Batch, Objective
 from adapters.training.objectives.contrastive import Contrastive
@@ -140,7 +140,8 @@ class _Run:
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-                loss, figures = objective.loss(self.encoder, self._batch(stage, prepared, step))
+                batch = self._batch(stage, prepared, step)
+                loss, figures = objective.loss(self.encoder, batch)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             share_gradients(parameters)
@@ -148,6 +149,8 @@ class _Run:
             if torch.isfinite(norm):
                 optimiser.step()
             progress.skipped(not bool(torch.isfinite(norm)))
+            if stage == "ctc":
+                progress.too_short(too_short(batch.frames, batch.targets))
             step += 1
             decay = min(self.config.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - decay)

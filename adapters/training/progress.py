@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from adapters.errors import DataError
+from adapters.training.manifest import read_json_lines
 
 _MOST_SKIPPED = 50
 
@@ -27,6 +28,16 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def step_seconds(path: Path) -> float:
+    """How long all steps of the run took whose figures lie at ``path``, in whatever sittings, without what was
+    :meth:`~Progress.paused`; steps that a kill made it take again count once."""
+    taken: dict[tuple[str, int], float] = {}
+    for _, line in read_json_lines(path):
+        if isinstance(line, dict) and "seconds" in line:
+            taken[line["stage"], line["step"]] = line["seconds"]
+    return sum(taken.values())
 
 
 class Progress:
@@ -42,6 +53,7 @@ class Progress:
         self._count = 0
         self._audio_s = 0.0
         self._skipped = 0
+        self._too_short = 0
         self._start = step
         self._since = time.monotonic()
         self._began = (self._since, step)
@@ -63,8 +75,11 @@ class Progress:
         means = {name: round(total / self._count, 4) for name, total in self._sums.items()}
         began, first = self._began
         left_s = (now - began) / max(1, step - first) * (self._steps - step)
-        speed = self._audio_s / max(now - self._since, 1e-9)
-        self.note(step, **means, x_real_time=round(speed, 1), left_min=round(left_s / 60, 1))
+        taken = now - self._since
+        speed = self._audio_s / max(taken, 1e-9)
+        if self._too_short:
+            means["too_short"] = self._too_short
+        self.note(step, **means, x_real_time=round(speed, 1), seconds=round(taken, 2), left_min=round(left_s / 60, 1))
         self._sums, self._count, self._audio_s, self._since = {}, 0, 0.0, now
 
     def skipped(self, yes: bool) -> None:
@@ -76,6 +91,11 @@ class Progress:
             raise DataError(
                 f"{self._stage}: the gradients of {self._skipped} steps in a row are no numbers; try a lower --lr"
             )
+
+    def too_short(self, rows: int) -> None:
+        """So many rows of this step had fewer frames than their text needs, and nothing was learnt of them. All that
+        were are told with the other figures, as ``too_short``."""
+        self._too_short += rows
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -10,12 +10,12 @@ import json
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ import torch
 from adapters.backbone import fingerprint, read_config
 from adapters.training.bootstrap import Edits
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
+from adapters.training.progress import step_seconds
 from adapters.training.results_grid import Trial, trials, tuning
 from adapters.training.train import train
 from adapters.training.train_config import TrainConfig
@@ -32,7 +33,7 @@ from adapters.training.train_config import TrainConfig
 @dataclass(frozen=True)
 class Outcome:
     """What one trial came to, ``on`` a backbone beside the main one, if it says so. ``data``: which clips there were
-    (:func:`~adapters.training.manifest.clips_key`). ``seconds``: of training alone; ``peak_bytes``: of its process.
+    (:func:`~adapters.training.manifest.clips_key`). ``seconds``: of its steps alone; ``peak_bytes``: of its process.
     ``edits``: of each test clip, characters, their number, words, their number."""
 
     trial: str
@@ -78,6 +79,7 @@ class Notebook:
         lines = read_json_lines(path) if path.exists() else []
         self._all = [Outcome(**line) for _, line in lines if isinstance(line, dict)]
         self._backbones, self._data = set(backbones), data
+        self._writing = Lock()
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -86,9 +88,10 @@ class Notebook:
         return {outcome.trial: outcome for outcome in mine}
 
     def add(self, outcome: Outcome) -> None:
-        """Write ``outcome`` down."""
-        self._all.append(outcome)
-        write_json_lines(self._path, (asdict(one) for one in self._all))
+        """Write ``outcome`` down; from any thread."""
+        with self._writing:
+            self._all.append(outcome)
+            write_json_lines(self._path, (asdict(one) for one in self._all))
 
 
 def run_trials(
@@ -118,16 +121,16 @@ def run_trials(
     threads = max(1, torch.get_num_threads() // at_once)
 
     def carry_out(wanted: list[Trial]) -> dict[str, Outcome]:
-        def attempt(number: int, trial: Trial) -> Outcome:
+        def attempt(number: int, trial: Trial) -> None:
             announce(f"{number}/{len(wanted)} {trial.name}")
-            return apart(trial, manifest, folders[trial.on], folder, device, threads)
+            notebook.add(apart(trial, manifest, folders[trial.on], folder, device, threads))
 
         done = notebook.outcomes
         missing = [(number, trial) for number, trial in enumerate(wanted, start=1) if trial.name not in done]
         side_by_side = ThreadPoolExecutor(at_once)
         try:
             for attempted in as_completed([side_by_side.submit(attempt, *one) for one in missing]):
-                notebook.add(attempted.result())
+                attempted.result()
                 on_outcome()
         finally:
             side_by_side.shutdown(cancel_futures=True)
@@ -157,12 +160,12 @@ def run_trial(
         torch.set_num_threads(threads)
     run, made = folder / trial.name, folder / trial.name / "models"
     (made / "adapters").mkdir(parents=True, exist_ok=True)
-    if not (made / "backbone").exists():
-        (made / "backbone").symlink_to((models / "backbone").resolve(), target_is_directory=True)
+    (made / "backbone").unlink(
+        missing_ok=True
+    )  # where another stood there, its run is known by it and refuses this one
+    (made / "backbone").symlink_to((models / "backbone").resolve(), target_is_directory=True)
     out = run / "out" if trial.config.method == "full" else None
-    began = time.monotonic()
     record = train(manifest, made, trial.language, run, trial.config, out=out, device=device)
-    seconds = time.monotonic() - began
     heard = [line for _, line in read_json_lines(run / "test.jsonl") if isinstance(line, dict)]
     texts, said = [line["text"] for line in heard], [line["heard"] for line in heard]
     characters, words = Edits.of_characters(texts, said), Edits.of_words(texts, said)
@@ -179,7 +182,7 @@ def run_trial(
         parameters=int(told["parameters"]),
         percent=float(told["percent"]),
         dev_cer=record.metrics["dev"]["cer"],
-        seconds=round(seconds, 1),
+        seconds=round(step_seconds(run / "progress.jsonl"), 1),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         on=trial.on,
         edits=[(int(a), int(b), int(c), int(d)) for a, b, c, d in columns],

@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.training.bootstrap import Edits, difference, interval
 from adapters.training.results import Outcome
+from adapters.training.results_grid import REQUIRED
 
 _NEAR_FULL, _NEAR_ALL = 0.01, 0.005
 
@@ -18,8 +19,8 @@ _INTRODUCTION = """# The paper's experiment on our data
 Made by `tongues results`; do not edit. Each line is one method on one language: the same frozen backbone, which has
 heard these languages before, the same clips, updates and augmentation; the learning rate of each method is the better
 of two on the dev split of one language. CER and WER of the test split in percent, pooled over seeds, with 95 %
-bootstrap intervals over clips. Time is of training alone, memory the peak of its process, on the machine that ran
-it."""
+bootstrap intervals over clips. Minutes are of the steps alone, without what is computed once and without looks at the
+dev split; memory is the peak of its process, on the machine that ran it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def page(outcomes: Iterable[Outcome], layer_count: int, figures: Sequence[str] =
 
 
 def claims(outcomes: Sequence[Outcome], layer_count: int) -> list[str]:
-    """The paper's four, each with the figures that decide it, over the languages and seeds that both sides have."""
+    """The paper's four, each with the figures that decide it, over the pairs of language and seed that both sides
+    have."""
     by_kind = _by_kind(outcomes)
 
     def best(method: str, layers: int | None) -> Kind | None:
@@ -83,63 +85,66 @@ def claims(outcomes: Sequence[Outcome], layer_count: int) -> list[str]:
     if adapters is not None:
         percent = max(one.percent for one in by_kind[adapters])
         lines.append(f"Under 10 % of the parameters: {_verdict(percent < 10)}. {adapters}: {percent:.2f} %.")
-    if adapters is not None and full is not None and (span := _against(by_kind[adapters], by_kind[full])):
-        low, high, at = span
+    if adapters is not None and full is not None and (found := _against(by_kind[adapters], by_kind[full])):
         lines.append(
             "Little degradation, within 1.0 of full fine-tuning's CER:"
-            f" {_bounded(low, high, _NEAR_FULL)}. Adapters less full: {_span(at, low, high)}."
+            f" {found.verdict(_NEAR_FULL)}. Adapters less full: {found}, {found.pairs} pairs."
         )
     if adapters is not None:
-        spans = []
+        tops = {}
         for layers in sorted({1, 2, layer_count // 2}):
             some = best("bottleneck", layers)
-            if some is not None and (span := _against(by_kind[some], by_kind[adapters])):
-                spans.append((layers, *span))
-        if spans:
-            least = min(spans, key=lambda span: span[3])
-            said = "; ".join(f"top {n}: {_span(at, low, high)}" for n, low, high, at in spans)
+            if some is not None and (found := _against(by_kind[some], by_kind[adapters])):
+                tops[layers] = found
+        if tops:
+            chosen = min(tops, key=lambda layers: tops[layers].dev)
+            said = "; ".join(f"top {layers}: {found}, {found.pairs} pairs" for layers, found in tops.items())
             lines.append(
                 "The top layers suffice, some N of at most half of them within 0.5 of all:"
-                f" {_bounded(least[1], least[2], _NEAR_ALL)}. Less all layers, {said}."
+                f" {tops[chosen].verdict(_NEAR_ALL)}, at N = {chosen}, the best on dev. Less all layers, {said}."
             )
     one, tuned = best("bottleneck", 1), best("full", 1)
-    if one is not None and tuned is not None and (span := _against(by_kind[one], by_kind[tuned])):
-        low, high, at = span
+    if one is not None and tuned is not None and (found := _against(by_kind[one], by_kind[tuned])):
         lines.append(
-            f"Adapters beat fine-tuning in the top layer: {_bounded(low, high, 0.0)}."
-            f" Adapters less fine-tuning: {_span(at, low, high)}."
+            f"Adapters beat fine-tuning in the top layer: {found.verdict(0.0)}."
+            f" Adapters less fine-tuning: {found}, {found.pairs} pairs."
         )
     return lines
 
 
+def comparable(outcomes: Iterable[Outcome]) -> dict[Kind, float]:
+    """CER in percent of each kind that was tried on all languages that every main method is tried on, over the clips of
+    those alone, seeds averaged: what the figures show."""
+    return {kind: _cer(found) for kind, found in _tried_everywhere(outcomes).items()}
+
+
 def draw(outcomes: Iterable[Outcome], layer_count: int, folder: Path) -> list[str]:
-    """error-by-percent.svg and error-by-layers.svg in ``folder``; their names."""
+    """error-by-percent.svg and error-by-layers.svg in ``folder``, of what is :func:`comparable`; their names."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    by_kind = _by_kind([one for one in _chosen(outcomes) if one.config["minutes"] is None and not one.on])
-    seeded = {kind: found for kind, found in by_kind.items() if len(found) > 1}
+    shared = _tried_everywhere(outcomes)
 
     def scatter(axes: Any) -> None:
         for method, mark in (("bottleneck", "o"), ("lora", "s"), ("head", "^"), ("full", "D")):
-            some = [found for kind, found in seeded.items() if kind.method == method]
+            some = [found for kind, found in shared.items() if kind.method == method]
             if some:
                 axes.plot([mean(o.percent for o in f) for f in some], [_cer(f) for f in some], mark, label=method)
-        axes.set(xscale="log", xlabel="parameters that train, %", ylabel="CER, %")
+        axes.set(xscale="log", xlabel="parameters that train, %", ylabel=f"CER of {' and '.join(REQUIRED)}, %")
 
     def by_layers(axes: Any) -> None:
         for method in ("bottleneck", "full"):
             points = sorted(
                 (layer_count if kind.layers is None else kind.layers, _cer(found))
-                for kind, found in seeded.items()
-                if kind.method == method and kind.norms != "all" and _usual(kind, seeded)
+                for kind, found in shared.items()
+                if kind.method == method and kind.norms != "all" and _usual(kind, shared)
             )
             if points:
                 label = {"bottleneck": "adapters", "full": "fine-tuning"}[method]
                 axes.plot(*zip(*points, strict=True), "o-", label=label)
-        axes.set(xlabel="layers from the top", ylabel="CER, %")
+        axes.set(xlabel="layers from the top", ylabel=f"CER of {' and '.join(REQUIRED)}, %")
 
     names = []
     plots: list[tuple[str, Callable[[Any], None]]] = [("error-by-percent", scatter), ("error-by-layers", by_layers)]
@@ -164,6 +169,12 @@ def _chosen(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return list(best.values())
 
 
+def _tried_everywhere(outcomes: Iterable[Outcome]) -> dict[Kind, list[Outcome]]:
+    main = [one for one in _chosen(outcomes) if one.config["minutes"] is None and not one.on]
+    by_kind = _by_kind([one for one in main if one.language in REQUIRED])
+    return {kind: found for kind, found in by_kind.items() if {one.language for one in found} == set(REQUIRED)}
+
+
 def _by_kind(outcomes: Iterable[Outcome]) -> dict[Kind, list[Outcome]]:
     found: dict[Kind, list[Outcome]] = {}
     for outcome in outcomes:
@@ -180,7 +191,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         groups.setdefault((outcome.language, str(Kind.of(outcome))), []).append(outcome)
     for (language, kind), found in sorted(groups.items(), key=lambda item: (item[0][0], -item[1][0].percent)):
-        characters, words = Edits.summed([o.characters for o in found]), Edits.summed([o.words for o in found])
+        characters, words = Edits.averaged([o.characters for o in found]), Edits.averaged([o.words for o in found])
         lines.append(
             f"| {kind} | {language} | {len(found)} | {found[0].parameters:,} | {found[0].percent:.2f} |"
             f" {_rate(characters)} | {_rate(words)} | {mean(o.seconds for o in found) / 60:.1f} |"
@@ -189,23 +200,43 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _against(some: Sequence[Outcome], others: Sequence[Outcome]) -> tuple[float, float, float] | None:
-    """The interval of the difference in CER, and its middle, over the languages and seeds that both have; None where
-    there are none yet."""
+@dataclass(frozen=True)
+class _Difference:
+    """Of one kind's CER less another's, ``at``, with its interval, over so many ``pairs`` of one language and seed.
+    ``dev``: of the CER on dev, their mean."""
+
+    at: float
+    low: float
+    high: float
+    pairs: int
+    dev: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.at:+.2f} ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
+
+    def verdict(self, most: float) -> str:
+        if self.high <= most:
+            return "holds"
+        return "does not hold" if self.low > most else "open, the interval has room for both"
+
+
+def _against(some: Sequence[Outcome], others: Sequence[Outcome]) -> _Difference | None:
+    """Over the languages and seeds that both have; None where there are none yet."""
     keyed = {(o.language, o.config["seed"]): o for o in others}
     pairs = [(o, keyed[key]) for o in some if (key := (o.language, o.config["seed"])) in keyed]
     if not pairs:
         return None
     one, other = (_pooled([pair[side] for pair in pairs]) for side in (0, 1))
-    return (*difference(one, other), one.rate - other.rate)
+    dev = mean(one.dev_cer - other.dev_cer for one, other in pairs)
+    return _Difference(one.rate - other.rate, *difference(one, other), len(pairs), dev)
 
 
 def _pooled(found: Sequence[Outcome]) -> Edits:
-    """Characters of all clips of all languages, each once with what all seeds made of it."""
+    """Characters of all clips of all languages, each once with the mean of what all seeds made of it."""
     by_language: dict[str, list[Edits]] = {}
     for outcome in found:
         by_language.setdefault(outcome.language, []).append(outcome.characters)
-    return Edits.joined([Edits.summed(parts) for parts in by_language.values()])
+    return Edits.joined([Edits.averaged(parts) for parts in by_language.values()])
 
 
 def _usual(kind: Kind, seeded: dict[Kind, list[Outcome]]) -> bool:
@@ -221,16 +252,6 @@ def _cer(found: Sequence[Outcome]) -> float:
 def _rate(edits: Edits) -> str:
     low, high = interval(edits)
     return f"{100 * edits.rate:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _span(at: float, low: float, high: float) -> str:
-    return f"{100 * at:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-
-
-def _bounded(low: float, high: float, most: float) -> str:
-    if high <= most:
-        return "holds"
-    return "does not hold" if low > most else "open, the interval has room for both"
 
 
 def _verdict(holds: bool) -> str:

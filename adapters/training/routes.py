@@ -7,9 +7,7 @@ all layers are trained on it, as everywhere else. Resumable, as :mod:`adapters.t
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from adapters.training.manifest import clips_key, read_json_lines, read_manifest
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig
 from adapters.training.processes import run_processes
+from adapters.training.progress import step_seconds
 from adapters.training.results import apart
 from adapters.training.results_grid import Trial
 from adapters.training.train_config import TrainConfig
@@ -117,10 +116,8 @@ def run_ways(
         announce(f"{number}/{len(wanted)} {way.name}")
         run = folder / way.name
         config = way.config(usual or PretrainConfig())
-        began = time.monotonic()
         source = [also] if also is not None and way.route == "phones" else []
         run_processes(pretrain, (manifest, run / "run", run / "model/backbone", config, device, source), processes)
-        seconds = time.monotonic() - began
         dev_cer, cer = {}, {}
         for language in languages:
             outcome = apart(Trial(language, adapters), manifest, run / "model", run / "trials", device)
@@ -135,7 +132,7 @@ def run_ways(
                 data=data,
                 adapter_updates=adapters.steps,
                 audio_s=sum(way.updates) * way.batch_s,
-                seconds=round(_seconds(run / "run", seconds), 1),
+                seconds=round(step_seconds(run / "run/progress.jsonl"), 1),
                 dev_cer=dev_cer,
                 cer=cer,
             )
@@ -144,27 +141,6 @@ def run_ways(
         shutil.rmtree(run, ignore_errors=True)
         on_made([one for one in map(outcome_of, wanted) if one is not None])
     return [one for one in map(outcome_of, wanted) if one is not None]
-
-
-def _seconds(run: Path, since: float) -> float:
-    """Of all sittings: audio over speed, as the run's log has it; since the start of this one, where that has
-    nothing."""
-    speeds: dict[str, list[tuple[int, float]]] = {}
-    path = run / "progress.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        told = json.loads(line)
-        if "x_real_time" in told:
-            speeds.setdefault(told["stage"], []).append((told["step"], told["x_real_time"]))
-    if not speeds:
-        return since
-    batch_s = json.loads((run / "run.json").read_text())["stages"]
-    total = 0.0
-    for stage, found in speeds.items():
-        before = 0
-        for step, speed in found:
-            total += (step - before) * batch_s[stage]["batch_s"] / max(speed, 1e-3)
-            before = step
-    return total
 
 
 def table(made: Iterable[Made]) -> str:

@@ -7,29 +7,29 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from adapters.backbone import fingerprint, read_normalised
 from adapters.bank import Bank
-from adapters.errors import DataError
+from adapters.errors import DataError, TonguesError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language import language_tag
 from adapters.record import AdapterRecord, check_name
 from adapters.store import AdapterStore
-from adapters.training.backbone_folder import start_head, write_tuned
+from adapters.training.backbone_folder import check_tuned, start_head, write_tuned
 from adapters.training.clips import clips_for
-from adapters.training.data import AudioCache, Augmentation, encoded, epoch_batches, text_key
+from adapters.training.data import AudioCache, Augmentation, check_clips, encoded, text_key, vocabulary
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.looks import Looks
-from adapters.training.losses import ctc_loss
+from adapters.training.losses import ctc_loss, too_short
 from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
@@ -38,10 +38,10 @@ from adapters.training.schedule import schedule
 from adapters.training.train_config import TrainConfig
 from adapters.training.trainee import Trainee
 from adapters.training.trunk import Computed, Start, TrunkCache, Variations, known_lengths
-from adapters.vocab import Vocab
 
 try:
     from accelerate import Accelerator
+    from accelerate.utils import broadcast_object_list
 except ModuleNotFoundError as error:
     raise DataError(f"training needs {error.name}: pip install 'tongues[train]'") from error
 
@@ -81,7 +81,7 @@ def train(
         tune_cpu()
     elif not torch.cuda.is_available():
         raise DataError(f"there is no GPU here for --device {device}; --device cpu trains without")
-    run = _Run(manifest, models, language, folder, config, device=device, keep_trunk=keep_trunk)
+    run = _Run(manifest, models, language, folder, config, out=out, device=device, keep_trunk=keep_trunk)
     run.learn()
     if run.first:
         run.publish(name or language, out or models)
@@ -98,6 +98,7 @@ class _Run:
         folder: Path,
         config: TrainConfig,
         *,
+        out: Path | None,
         device: str,
         keep_trunk: bool,
     ) -> None:
@@ -110,24 +111,30 @@ class _Run:
         self.device = device if device == "cpu" else str(self.together.device)
         self.first = self.together.is_main_process
         self.clips = clips_for(manifest, language, config)
-        self.vocab = Vocab.from_texts(clip.text for clip in self.clips["train"])
+        self.vocab = vocabulary(self.clips["train"])
         self.trainee = Trainee(self.backbone, config, self.vocab.size, self.device)
         adapter = self.trainee.adapter
         start_head(self.backbone, self.vocab, adapter.tensors()["head.weight"], adapter.tensors()["head.bias"])
-        self.cache = AudioCache(self.clips["train"], manifest.parent / "cache")
+        kept = manifest.parent / "cache"
+        self.cache, dev = AudioCache(self.clips["train"], kept), AudioCache(self.clips["dev"], kept)
+        check_clips(self.clips["test"])
         self.labels = encoded(self.cache, self.vocab, self.trainee.encoder.geometry)
         made_from = {**asdict(config), "language": language, "backbone": self.fingerprint}
         made_from |= {"data": self.cache.key, "texts": text_key(self.cache.clips)}
-        claim(folder, {**made_from, "processes": self.together.num_processes}, rank=self.together.process_index)
-        kept = manifest.parent / "cache"
+        made_from |= {"dev": dev.key, "dev_texts": text_key(dev.clips), "processes": self.together.num_processes}
+        self.made_from: dict[str, Any] = made_from
+        if out is not None:
+            check_tuned(out / "backbone", made_from)
+        claim(folder, made_from, rank=self.together.process_index)
         varied = Variations(self.cache, config.variations, config.augmentation, config.seed)
-        plain = Variations(AudioCache(self.clips["dev"], kept), 1, Augmentation(), 0)
-        every = islice(self._every_batch(), config.steps * self.together.num_processes)
-        self.batches = list(every)[self.together.process_index :: self.together.num_processes]
+        plain = Variations(dev, 1, Augmentation(), 0)
+        processes = self.together.num_processes
+        every = islice(varied.batches(config.batch_s / processes), config.steps * processes)
+        self.batches = list(every)[self.together.process_index :: processes]
         drawn = {row for rows in self.batches for row in rows}
         self.start = self._start(varied, sorted(drawn), kept if keep_trunk else None)
-        heard = self._start(plain, range(len(plain)), kept if keep_trunk else None)
-        self.looks = Looks(plain.cache, heard, self.vocab)
+        heard = self._start(plain, range(len(plain)) if self.first else (), kept if keep_trunk else None)
+        self.looks = Looks(dev, heard, self.vocab)
         self.best: dict[str, Tensor] = {}
 
     def _start(self, variations: Variations, rows: Sequence[int], kept: Path | None) -> Start:
@@ -138,16 +145,6 @@ class _Run:
             kept, variations, encoder, self.fingerprint, normalised=self.normalised, bfloat16=self.bfloat16
         )
         return cache.below(layer, rows)
-
-    def _every_batch(self) -> Iterator[list[int]]:
-        """Of all processes, in turn, without end: each epoch draws one variation of every clip."""
-        config, clips = self.config, len(self.cache)
-        lengths = [self.cache.length(clip) for clip in range(clips)]
-        longest = int(config.batch_s * SAMPLE_RATE / self.together.num_processes)
-        for epoch in count():
-            variation = np.random.default_rng([config.seed, epoch]).integers(0, config.variations, clips)
-            for batch in epoch_batches(lengths, longest, seed=config.seed, epoch=epoch):
-                yield [clip + clips * int(variation[clip]) for clip in batch]
 
     def learn(self) -> None:
         """All steps that are left."""
@@ -165,9 +162,11 @@ class _Run:
                 break
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps, 0.1)
-            trainee.train(True)
+            torch.manual_seed(config.seed * 1_000_003 + step * together.num_processes + together.process_index)
             with together.autocast():
+                trainee.train(trainee.layer < 0)  # layers that are frozen drop nothing
                 below = self.start.batch(rows)
+                trainee.train(True)
                 logits = model(below)
             trainee.train(False)
             frames = list(known_lengths(below))
@@ -182,6 +181,7 @@ class _Run:
             step += 1
             if self.first:
                 progress.skipped(not finite)
+                progress.too_short(too_short(frames, labels))
                 audio_s = together.num_processes * sum(frames) * trainee.encoder.geometry.hop / SAMPLE_RATE
                 progress.update(step, audio_s=audio_s, ctc=float(loss.detach()))
             if step % _EVERY == 0 or step == config.steps:
@@ -207,11 +207,25 @@ class _Run:
         write_json_lines(self.folder / "test.jsonl", lines)
         known_by = self.fingerprint
         if config.method == "full":
-            write_tuned(models / "backbone", self.backbone, encoder)
+            write_tuned(models / "backbone", self.backbone, encoder, self.made_from)
             known_by = fingerprint(models / "backbone")
-        AdapterStore(models / "adapters").publish(
+        training = {
+            "config": asdict(config),
+            "data": {
+                "clips": len(self.cache),
+                "seconds": round(sum(clip.seconds for clip in self.cache.clips), 1),
+                "key": self.cache.key,
+            },
+            "sources": sorted({clip.source for clip in self.cache.clips}),
+            **trainee.counts,
+        }
+        store = AdapterStore(models / "adapters")
+        tensors = {key: tensor.detach().half().cpu() for key, tensor in adapter.tensors().items()}
+        if self._is_current(store, name, tensors, training, known_by):
+            return  # with what it was given since, a language model say
+        store.publish(
             name,
-            {key: tensor.detach().half() for key, tensor in adapter.tensors().items()},
+            tensors,
             self.vocab,
             language=self.language,
             config=adapter.config,
@@ -219,22 +233,28 @@ class _Run:
             fingerprint=known_by,
             default=name == self.language,
             metrics=metrics,
-            training={
-                "config": asdict(config),
-                "data": {
-                    "clips": len(self.cache),
-                    "seconds": round(sum(clip.seconds for clip in self.cache.clips), 1),
-                    "key": self.cache.key,
-                },
-                "sources": sorted({clip.source for clip in self.cache.clips}),
-                **trainee.counts,
-            },
+            training=training,
             licence=" AND ".join(sorted({clip.licence for clip in self.cache.clips})),
             synthetic=any(clip.synthetic for clip in self.cache.clips),
         )
 
+    def _is_current(
+        self, store: AdapterStore, name: str, tensors: dict[str, Tensor], training: dict[str, Any], fingerprint: str
+    ) -> bool:
+        """Whether what is published as ``name`` came of this run."""
+        try:
+            record = store.record(name)
+            if (record.fingerprint, record.training) != (fingerprint, json.loads(json.dumps(training))):
+                return False
+            found = store.load(record, size=self.trainee.encoder.size)
+        except TonguesError:
+            return False
+        return found.vocab == self.vocab and all(torch.equal(found.tensors[key], tensors[key]) for key in tensors)
+
     def _cer(self) -> float:
-        return self.looks.rates(self.trainee).cer
+        """The first process', for all: they go on or end together."""
+        found = [self.looks.rates(self.trainee).cer if self.first else 0.0]
+        return float(broadcast_object_list(found)[0])
 
     def _hear(self, clips: list[Clip]) -> list[Said]:
         """Through a bank of its own, as it will be served."""

@@ -8,6 +8,7 @@ starts from what one with more has left there, and keeps what it made of that.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,6 +48,16 @@ class Variations:
         return (
             self.augmentation(samples, np.random.default_rng([self.seed, variation, index])) if variation else samples
         )
+
+    def batches(self, batch_s: float) -> Iterator[list[int]]:
+        """Batches of rows, without end, each of at most so many seconds of clips and padding: an epoch draws one
+        variation of every clip."""
+        clips = len(self.cache)
+        lengths = [self.cache.length(clip) for clip in range(clips)]
+        for epoch in itertools.count():
+            variation = np.random.default_rng([self.seed, epoch]).integers(0, self.count, clips)
+            for batch in epoch_batches(lengths, int(batch_s * SAMPLE_RATE), seed=self.seed, epoch=epoch):
+                yield [clip + clips * int(variation[clip]) for clip in batch]
 
     @property
     def key(self) -> dict[str, object]:
@@ -151,9 +162,7 @@ class TrunkCache:
 
     def _make(self, layer: int, rows: list[int]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-        index = self.folder / f"layer-{layer}-{name}.npz"
-        temporary = index.with_suffix(f".{os.getpid()}.tmp")
+        temporary = self.folder / f"layer-{layer}.{os.getpid()}.tmp"
         order: list[int] = []
         frames: list[int] = []
         try:
@@ -167,6 +176,8 @@ class TrunkCache:
                     frames += known_lengths(found)
                     for states, length in zip(found.hidden, known_lengths(found), strict=True):
                         file.write(states[:length].half().cpu().numpy().tobytes())
+            name = hashlib.sha256(json.dumps([order, frames]).encode()).hexdigest()[:16]  # one name, one layout
+            index = self.folder / f"layer-{layer}-{name}.npz"
             temporary.replace(index.with_suffix(".f16"))
             with temporary.open("wb") as file:
                 np.savez(file, rows=np.array(order), frames=np.array(frames))

@@ -35,7 +35,7 @@ def errors_told(console: Console | None = None) -> Iterator[None]:
     """What went wrong in one line on standard error instead of a traceback, and status 1."""
     try:
         yield
-    except TonguesError as error:
+    except (TonguesError, OSError) as error:  # of the system's errors: a disk that is full, a folder that is read-only
         told = console or Console(stderr=True)
         told.print("error: ", style="red", end="")
         told.print(str(error), markup=False, highlight=False, soft_wrap=True)

@@ -23,10 +23,19 @@ def words_command(
     from app.commands.console import errors_told
 
     with errors_told():
-        given = text.read_bytes() if text.suffix == ".arpa" else text.read_text(encoding="utf-8").splitlines()
+        given = text.read_bytes() if text.suffix == ".arpa" else _lines(text)
         found = add_language_model(
             models, data, adapter, given, order=order, device=device, announce=lambda line: typer.echo(line, err=True)
         )
     typer.echo(f"{found.record.name} {found.record.version}: alpha {found.alpha:g}, beta {found.beta:g}")
     for split, (without, with_it) in found.rates.items():
         typer.echo(f"{split}: WER {without.wer:.1%} -> {with_it.wer:.1%}, CER {without.cer:.1%} -> {with_it.cer:.1%}")
+
+
+def _lines(text: Path) -> list[str]:
+    from adapters.errors import DataError
+
+    try:
+        return text.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{text}: not readable as UTF-8 text: {error}") from error

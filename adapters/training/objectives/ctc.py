@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from adapters.encoder import Encoder
 from adapters.frontend import Geometry
 from adapters.pieces import front
-from adapters.training.data import AudioCache, encoded
+from adapters.training.data import AudioCache, encoded, vocabulary
 from adapters.training.losses import consistency_loss, ctc_loss
 from adapters.training.objectives import Batch
-from adapters.vocab import Vocab
 
 
 class Ctc:
@@ -36,7 +35,7 @@ class Ctc:
     ) -> None:
         """Raises :class:`~adapters.errors.DataError` for a text that does not fit its clip."""
         clips = cache.clips
-        self.vocab = Vocab.from_texts(clip.text for clip in clips)
+        self.vocab = vocabulary(clips)
         self.head = nn.Linear(hidden_size, self.vocab.size)
         self.clips = range(len(clips))
         self._halfway_weight, self._consistency_weight = halfway_weight, consistency_weight

@@ -61,8 +61,11 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
 
 
 def learn_units(features: Iterable[np.ndarray], count: int, seed: int) -> np.ndarray:
-    """Rows of (T, 39) features -> ``count`` centres, (count, 39) float32."""
+    """Rows of (T, 39) features -> ``count`` centres, (count, 39) float32. Raises
+    :class:`~adapters.errors.DataError` where there are fewer frames than centres."""
     rows = np.concatenate(list(features))
+    if len(rows) < count:
+        raise DataError(f"{len(rows)} frames of train clips cannot have {count} kinds; pretraining takes more speech")
     found = MiniBatchKMeans(count, batch_size=10_000, n_init=3, max_iter=60, random_state=seed).fit(rows)
     centres: np.ndarray = found.cluster_centers_.astype(np.float32)
     return centres

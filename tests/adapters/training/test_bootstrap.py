@@ -52,6 +52,9 @@ def test_a_paired_difference_is_sharper_than_two_intervals():
 def test_seeds_are_drawn_together():
     """A clip that all seeds saw is one clip: three times the same says no more than once."""
     one = made(200, 0.2, seed=4)
-    assert interval(Edits.summed([one, one, one])) == pytest.approx(interval(one))
+    assert interval(Edits.averaged([one, one, one])) == pytest.approx(interval(one))
+    other = made(100, 0.6, seed=5)
+    often = Edits.joined([Edits.averaged([one, one, one]), other])
+    assert often.rate == pytest.approx(Edits.joined([one, other]).rate), "three seeds weigh as much as one"
     low, high = interval(Edits.joined([one, one, one]))
     assert high - low < 0.7 * (interval(one)[1] - interval(one)[0])

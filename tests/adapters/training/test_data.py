@@ -241,6 +241,17 @@ def test_a_folder_of_other_speech_with_the_same_names_is_another_cache(tmp_path)
     assert np.abs(caches[0].samples(0)).max() < np.abs(caches[1].samples(0)).max() / 2
 
 
+def test_other_samples_of_the_same_length_are_another_key(tmp_path):
+    keys = set()
+    for folder, seed in (("one", 1), ("copy", 1), ("other", 2)):
+        (tmp_path / folder).mkdir()
+        samples = noise(1_600, seed=seed)
+        soundfile.write(tmp_path / folder / "a.wav", samples, 16_000, subtype="PCM_16")
+        clip = Clip(tmp_path / folder / "a.wav", 0.1, "hola", "es", "made", "CC0-1.0", "train")
+        keys.add(AudioCache([clip], tmp_path / folder / "cache").key)
+    assert len(keys) == 2
+
+
 def test_a_band_is_lost_and_the_rest_stays():
     samples = noise(16_000).astype(np.float32) / 32_768
     varied = Augmentation(bands=1.0)(samples, np.random.default_rng(5))

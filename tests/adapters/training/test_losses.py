@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from adapters.training.losses import consistency_loss, ctc_loss, span_mask, unit_losses
+from adapters.training.losses import consistency_loss, ctc_loss, span_mask, too_short, unit_losses
 
 
 def logits(rows: int = 3, frames: int = 12, tokens: int = 6) -> torch.Tensor:
@@ -62,7 +62,9 @@ def test_a_language_sees_its_own_tokens_alone():
 def test_a_row_too_short_for_its_labels_counts_nothing_and_breaks_nothing():
     x = logits().requires_grad_()
     loss = ctc_loss(x, [2, 7, 9], LABELS, blank=0)
-    wanted = sum(alone(x[i, : FRAMES[i]], LABELS[i]) for i in (1, 2)) / 8
+    wanted = sum(alone(x[i, : FRAMES[i]], LABELS[i]) for i in (1, 2)) / sum(len(LABELS[i]) for i in (1, 2))
+    assert too_short([2, 7, 9], LABELS) == 1
+    assert too_short([3, 4], [[1, 2, 2], [1, 2, 2]]) == 1, "a frame between two of a kind"
     assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)
     (gradient,) = torch.autograd.grad(loss, x)
     assert torch.isfinite(gradient).all()

@@ -20,10 +20,11 @@ from adapters.training.data import AudioCache, Augmentation
 from adapters.training.evaluate import evaluate
 from adapters.training.manifest import read_manifest
 from adapters.training.processes import run_processes
+from adapters.training.run_folder import load_checkpoint
 from adapters.training.train import train
 from adapters.training.train_config import TrainConfig
 from adapters.training.trunk import Computed, TrunkCache, Variations
-from tests.adapters.training.killed import assert_same_model, counted_steps, killed_at
+from tests.adapters.training.killed import assert_close, assert_same_model, counted_steps, killed_at
 
 SHORT = TrainConfig(
     size=4, steps=8, lr=3e-3, batch_s=8.0, variations=2, augmentation=Augmentation(speed=0.1, noise=0.5)
@@ -82,6 +83,49 @@ def test_full_fine_tuning_goes_on_after_a_kill(tones, models, tmp_path, monkeypa
     assert len(taken()) == 3
     assert_same_model(tmp_path / "killed/backbone", tmp_path / "through/backbone")
     assert resumed.metrics == through.metrics
+
+
+@pytest.fixture
+def dropping(models, tmp_path):
+    """The tiny backbone, with dropout."""
+    shutil.copytree(models, tmp_path / "dropping")
+    config = tmp_path / "dropping/backbone/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_dropout": 0.3, "activation_dropout": 0.3}))
+    return tmp_path / "dropping"
+
+
+def test_dropout_is_the_same_after_a_kill(tones, dropping, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_EVERY", 3)
+    config = replace(FULL, steps=6, lr=1e-2)
+    train(tones, dropping, "es", tmp_path / "a", config, out=tmp_path / "through")
+    with killed_at("es", 5):
+        train(tones, dropping, "es", tmp_path / "b", config, out=tmp_path / "killed")
+    train(tones, dropping, "es", tmp_path / "b", config, out=tmp_path / "killed")
+    last = [load_checkpoint(tmp_path / run / "checkpoint.pt", "cpu") for run in ("a", "b")]
+    assert_close(last[1], last[0])
+
+
+def test_frozen_layers_drop_nothing_whether_kept_or_not(tones, dropping, tmp_path):
+    config = replace(FULL, layers=1, steps=4, lr=1e-5)
+    losses = []
+    for keep in (True, False):
+        run, out = tmp_path / f"kept-{keep}", tmp_path / f"out-{keep}"
+        train(tones, dropping, "es", run, config, out=out, keep_trunk=keep)
+        lines = map(json.loads, (run / "progress.jsonl").read_text().splitlines())
+        losses += [line["ctc"] for line in lines if "ctc" in line]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_backbone_that_adapters_stand_on_is_not_tuned_in_its_place(tones, models, tmp_path):
+    before = fingerprint(models / "backbone")
+    config = replace(FULL, steps=2)
+    with pytest.raises(DataError, match="there is a backbone already; full fine-tuning makes one of its own"):
+        train(tones, models, "es", tmp_path / "run", config, out=models)
+    assert fingerprint(models / "backbone") == before
+    train(tones, models, "es", tmp_path / "es", config, out=tmp_path / "out")
+    train(tones, models, "es", tmp_path / "es", config, out=tmp_path / "out")
+    with pytest.raises(DataError, match="there is a backbone already"):
+        train(tones, models, "fr", tmp_path / "fr", config, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("full", [False, True])

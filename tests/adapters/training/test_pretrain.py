@@ -155,6 +155,12 @@ def test_a_corpus_without_dev_clips_will_do(tmp_path):
     assert load_backbone(tmp_path / "backbone").layer_count == 2
 
 
+def test_too_little_speech_for_its_units_is_refused(tmp_path):
+    manifest = write_corpus(tmp_path / "corpus", counts={"train": 1})
+    with pytest.raises(DataError, match="frames of train clips cannot have 500 kinds"):
+        pretrain(manifest, tmp_path / "run", tmp_path / "backbone", replace(SHORT, units=500))
+
+
 def test_a_corpus_without_train_clips_is_refused(tmp_path):
     manifest = write_corpus(tmp_path / "corpus", counts={"dev": 2})
     with pytest.raises(DataError, match="no train clips"):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
+import time
 from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
 import pytest
 
 from adapters.backbone import fingerprint
+from adapters.errors import DataError
 from adapters.training import results as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import clips_key, read_manifest
 from adapters.training.results import Notebook, Outcome, run_trial, run_trials
 from adapters.training.results_grid import RATES, REQUIRED, SEEDS, Trial, trials, tuning
-from adapters.training.results_page import claims, draw, page
+from adapters.training.results_page import claims, comparable, draw, page
 from adapters.training.train_config import Method, TrainConfig
 
 USUAL = TrainConfig(size=4, steps=6, batch_s=8.0, variations=1, augmentation=Augmentation())
@@ -113,6 +117,39 @@ def test_trials_run_side_by_side(few, tones, trained, tmp_path, monkeypatch):
     assert len(found) == len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 4
 
 
+def test_a_trial_beside_one_that_fails_is_written_down(few, tones, trained, tmp_path, monkeypatch):
+    """It ends after the other has failed."""
+    begun, failed = threading.Event(), threading.Event()
+
+    def fails(trial, *rest):
+        if trial.config.lr == 1e-3:
+            assert begun.wait(60)
+            failed.set()
+            raise RuntimeError("no memory")
+        begun.set()
+        assert failed.wait(60)
+        time.sleep(0.2)  # for who waits for the first that fails
+        return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
+
+    monkeypatch.setattr(module, "apart", fails)
+    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    with pytest.raises(RuntimeError, match="no memory"):
+        run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL, at_once=2)
+    assert len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 1
+
+
+def test_a_run_of_another_backbone_is_not_taken_for_this_one(tones, trained, tmp_path):
+    trial = Trial("es", replace(USUAL, method="head", layers=0, norms="none", steps=1))
+    first = run_trial(trial, tones, trained.models, tmp_path / "runs", "cpu")
+    other = tmp_path / "other"
+    shutil.copytree(trained.models / "backbone", other / "backbone")
+    config = json.loads((other / "backbone/config.json").read_text())
+    (other / "backbone/config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    with pytest.raises(DataError, match="holds a run that differs in backbone"):
+        run_trial(trial, tones, other, tmp_path / "runs", "cpu")
+    assert run_trial(trial, tones, trained.models, tmp_path / "runs", "cpu").edits == first.edits
+
+
 def test_a_trial_that_fails_leaves_what_the_others_found(few, tones, trained, tmp_path, monkeypatch):
     ran = []
 
@@ -168,6 +205,30 @@ def test_claims_hold_or_not():
     assert claims(found[:1], 8) == [parameters]
     elsewhere = [outcome("full", None, 2, seed=7, norms="none"), outcome("bottleneck", 4, 2, seed=7)]
     assert claims([*found[:1], *elsewhere], 8) == [parameters], "no seed has both sides yet"
+
+
+def test_the_number_of_layers_is_chosen_on_dev():
+    """Top 4 is best on test, top 1 on dev."""
+    found = [outcome("bottleneck", 8, 2), outcome("bottleneck", 4, 2), outcome("bottleneck", 1, 6)]
+    found[2] = replace(found[2], dev_cer=0.01)
+    told = claims(found, 8)[-1]
+    assert "within 0.5 of all: does not hold, at N = 1, the best on dev" in told
+    assert "top 4: +0.00 (+0.00 to +0.00), 1 pairs" in told
+
+
+def test_points_are_of_the_same_clips():
+    """However many seeds a method has in a language, and whatever other languages it was tried in."""
+
+    def everywhere(method, layers, wrong, **changed):
+        cs = [outcome(method, layers, wrong, seed=seed, **changed) for seed in range(3)]
+        fr = replace(cs[0], language="fr", edits=[(0, 20, 1, 4)] * 40)
+        elsewhere = replace(cs[0], language="it", edits=[(20, 20, 1, 4)] * 40)
+        return [*cs, fr, elsewhere]
+
+    full = everywhere("full", None, 3, percent=95.0, norms="none")
+    one = [*everywhere("bottleneck", 8, 3)[2:4], outcome("bottleneck", 4, 1)]
+    points = {kind.method: rate for kind, rate in comparable([*full, *one]).items()}
+    assert points == {"full": pytest.approx(10.0), "bottleneck": pytest.approx(10.0)}
 
 
 def test_the_page_has_a_line_for_each_kind(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -62,13 +63,41 @@ def test_a_run_that_ended_publishes_again_without_a_step(tones, models, tmp_path
 
 @pytest.mark.parametrize(
     ("language", "config", "differs"),
-    [("es", replace(SHORT, size=8), "size"), ("es", replace(SHORT, steps=9), "steps"), ("fr", SHORT, "data, language")],
+    [
+        ("es", replace(SHORT, size=8), "size"),
+        ("es", replace(SHORT, steps=9), "steps"),
+        ("fr", SHORT, "data, dev, dev_texts, language"),
+    ],
 )
 def test_another_run_in_the_same_folder_is_refused(tones, models, tmp_path, language, config, differs):
     with killed_at("es", 1):
         train(tones, models, "es", tmp_path / "run", SHORT)
     with pytest.raises(DataError, match=f"differs in {differs}"):
         train(tones, models, language, tmp_path / "run", config)
+
+
+def test_a_dev_split_that_changed_meanwhile_is_refused(models, tmp_path):
+    """What was best on the old one cannot be held against what is heard in the new one."""
+    manifest = write_corpus(tmp_path / "corpus")
+    with killed_at("es", 5):
+        train(manifest, models, "es", tmp_path / "run", SHORT)
+    clips = read_manifest(manifest)
+    write_manifest(manifest, [replace(clip, text="io") if clip.split == "dev" else clip for clip in clips])
+    with pytest.raises(DataError, match="differs in dev_texts"):
+        train(manifest, models, "es", tmp_path / "run", SHORT)
+    write_manifest(manifest, [clip for clip in clips if not clip.path.name.startswith("dev-0")])
+    with pytest.raises(DataError, match="differs in dev, dev_texts"):
+        train(manifest, models, "es", tmp_path / "run", SHORT)
+
+
+def test_rows_too_short_for_their_text_are_counted(models, tmp_path):
+    """Sped up, a clip may have fewer frames than it has letters."""
+    manifest = write_corpus(tmp_path / "corpus")
+    every = read_manifest(manifest)
+    write_manifest(manifest, [replace(c, text=("ae" * 99)[: int(50 * c.seconds) - 3]) for c in every])
+    train(manifest, models, "es", tmp_path / "run", replace(SHORT, variations=8, augmentation=Augmentation(speed=0.5)))
+    lines = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
+    assert 0 < max(line.get("too_short", 0) for line in lines) < 8 * 24
 
 
 def test_the_published_adapter_loads_and_has_the_rates_of_its_record(trained):
@@ -191,14 +220,16 @@ def test_corpora_without_usable_clips_are_refused(tones, models, tmp_path, langu
         ("gone", r"manifest\.jsonl:2: .*a\.flac: listed in the manifest, but there is no such file"),
         ("rate", r"manifest\.jsonl:2: .*a\.flac: 8000 Hz, 1 channels; a corpus is 16000 Hz"),
         ("long text", r"manifest\.jsonl:2: .*: a text that needs 400 frames, in a clip of 49 \(and 1 more"),
-        ("delimiter", r"'\|' parts words in a vocabulary"),
+        ("delimiter", r"manifest\.jsonl:2: '\|' parts words in a vocabulary"),
+        ("test", r"manifest\.jsonl:5: .*t\.flac: 8000 Hz, 1 channels; a corpus is 16000 Hz"),
         ("single", r"no dev clips of 'es'; train, dev and test each need some"),
     ],
 )
 def test_a_bad_clip_is_refused_by_its_line(models, tmp_path, damage, wrong):
     def clip(name: str, text: str = "ae io", split: Split = "train") -> Clip:
         samples = np.random.default_rng(0).standard_normal(16_000) * 0.1
-        soundfile.write(tmp_path / name, samples, 8_000 if (damage, name) == ("rate", "a.flac") else 16_000)
+        slow = (damage, name) in (("rate", "a.flac"), ("test", "t.flac"))
+        soundfile.write(tmp_path / name, samples, 8_000 if slow else 16_000)
         return Clip(tmp_path / name, 1.0, text, "es", "odd", "CC0-1.0", split)
 
     text = {"long text": "ae " * 133 + "i", "delimiter": "a|e"}.get(damage, "ae io")
@@ -208,8 +239,9 @@ def test_a_bad_clip_is_refused_by_its_line(models, tmp_path, damage, wrong):
     write_manifest(tmp_path / "manifest.jsonl", clips)
     if damage == "gone":
         (tmp_path / "a.flac").unlink()
-    with pytest.raises(DataError, match=wrong):
+    with counted_steps() as taken, pytest.raises(DataError, match=wrong):
         train(tmp_path / "manifest.jsonl", models, "es", tmp_path / "run", SHORT)
+    assert taken() == []
 
 
 def test_two_minutes_of_a_language_will_do(tones, models, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adapters.config import BackboneSize
@@ -36,6 +38,14 @@ def test_a_model_is_weighed_and_published(tones, spoken):
     assert found.rates["test"][0].cer == pytest.approx(before.metrics["test"]["cer"], abs=1e-4)
     dev = [float(line.split("WER ")[1].split("%")[0]) for line in tried]
     assert 100 * found.rates["dev"][1].wer == pytest.approx(min(dev), abs=0.06)
+
+
+def test_a_run_that_ended_leaves_the_model_where_it_is(tones, spoken, tmp_path):
+    given = add_language_model(spoken, tones, "es", ["ae io"]).record
+    again = train(tones, spoken, "es", tmp_path / "run", SHORT)
+    assert again == given
+    other = train(tones, spoken, "es", tmp_path / "other", replace(SHORT, steps=9))
+    assert other.language_model is None, "another run's adapter is another"
 
 
 def test_a_model_that_somebody_else_made(tones, spoken):
