@@ -37,12 +37,15 @@ def instead_of(request: Request) -> str | None:
     """The version that must be current, ``""`` for none at all, None where the client does not mind which.
 
     Raises :class:`BadParameter` for conditions that are not known here."""
-    absent, wanted = (request.headers.get(name, "").strip() for name in ("if-none-match", "if-match"))
-    if absent not in ("", "*") or wanted == "*" or "," in wanted or (absent and wanted):
+    absent, wanted = (request.headers.get(name) for name in ("if-none-match", "if-match"))
+    version = None if wanted is None else wanted.strip().removeprefix("W/").strip('" ')
+    if (
+        (absent is not None and (absent.strip() != "*" or version is not None))
+        or version in ("", "*")
+        or "," in (version or "")
+    ):
         raise BadParameter('If-Match takes one version, as "VERSION", or If-None-Match takes *', "If-Match")
-    if absent:
-        return ""
-    return wanted.removeprefix("W/").strip('"') or None
+    return version if absent is None else ""
 
 
 async def receive_adapter(request: Request, settings: Settings) -> SentAdapter:

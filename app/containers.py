@@ -7,7 +7,6 @@ decoding it; FFmpeg itself is silent about most of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import BinaryIO
 
@@ -15,6 +14,7 @@ import av
 import av.codec
 
 from adapters.errors import BrokenAudio
+from app.boxes import boxes_break_off
 
 # Playlists and the like (hls, dash, concat, sdp, image2) open what they name; raw formats would take any bytes.
 DEMUXERS = (
@@ -28,13 +28,7 @@ _LENGTH_IS_GUESSED = frozenset(
 )
 _STREAMED = 0x7FFF_F000  # writers to a pipe put this much or more, or 0, for a size that they cannot know
 _MAX_CHUNKS = 1_000
-# Boxes of an MP4 that hold boxes, and those that say how many samples, or passes over all samples, there will be.
-_NESTED = frozenset({b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
-_COUNT_AT = {b"stsz": 16, b"stz2": 16, b"trun": 12, b"elst": 12}
-_MUST_BE_WHOLE = frozenset({b"mdat", b"moov", b"moof"})
-_MAX_BOXES = 500_000
-_MAX_DEPTH = 8
-_MIN_MP4_SAMPLES = 1_000_000  # of 24 bytes each in FFmpeg's index: allowed whatever the size of the file
+_MAX_TAGS = 1_000
 _MAGIC = ((0, b"RIFF"), (0, b"RF64"), (0, b"FORM"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (0, b"caff"),
           (0, b".snd"), (0, b"\x1aE\xdf\xa3"), (0, b"#!AMR"), (4, b"ftyp"))  # fmt: skip
 
@@ -71,8 +65,8 @@ def length_is_stated(file: BinaryIO, demuxer: str) -> bool:
 def breaks_off(file: BinaryIO) -> bool:
     """Whether the file is shorter than its container says, where that kind of container says so.
 
-    Raises :class:`BrokenAudio` where the tables of an MP4 claim more samples than the file has bytes, which FFmpeg
-    would unfold in memory: gigabytes from a kilobyte.
+    What has none of the other starts is walked as an MP4, as FFmpeg would: many a kind of box may come first. Raises
+    what :func:`boxes_break_off` does.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -85,9 +79,7 @@ def breaks_off(file: BinaryIO) -> bool:
         return _ogg_breaks_off(file, size)
     if head[:4] == b"\x1aE\xdf\xa3":
         return _matroska_breaks_off(file, size)
-    if head[4:8] == b"ftyp":
-        return _boxes_break_off(file, size)
-    return False
+    return boxes_break_off(file, _end_of_tags(file), size)
 
 
 def _riff_breaks_off(file: BinaryIO, head: bytes, size: int) -> bool:
@@ -145,44 +137,22 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << (7 * width)) - 1 else value
 
 
-def _boxes_break_off(file: BinaryIO, size: int) -> bool:
-    end, samples, edits = 0, 0, 1
-    for number, (kind, start, length) in enumerate(_boxes(file, 0, size)):
-        end = max(end, start + length) if kind in _MUST_BE_WHOLE else end
-        if kind in _COUNT_AT:
-            file.seek(start + _COUNT_AT[kind])
-            count = int.from_bytes(file.read(4), "big")
-            samples, edits = (samples, edits + count) if kind == b"elst" else (samples + count, edits)
-        if kind == b"cmov" or number > _MAX_BOXES or samples * edits > max(size, _MIN_MP4_SAMPLES):
-            raise BrokenAudio("this MP4 has tables that no recorder writes: encode it anew")
-    return end > size
-
-
-def _boxes(file: BinaryIO, start: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, length) of the boxes of an MP4 between two places, and of those within them."""
-    while start + 8 <= end:
+def _end_of_tags(file: BinaryIO) -> int:
+    """Where the file begins behind whatever ID3 tags there are. Raises :class:`BrokenAudio` where there is no end."""
+    start = 0
+    for _ in range(_MAX_TAGS):
         file.seek(start)
-        head = file.read(16)
-        length, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
-        if length == 1:
-            length, header = int.from_bytes(head[8:16], "big"), 16
-        elif length == 0:  # as far as there is
-            length = end - start
-        if length < header:
-            return
-        yield kind, start + header - 8, length - header + 8
-        if kind in _NESTED and depth < _MAX_DEPTH:
-            yield from _boxes(file, start + header, min(end, start + length), depth + 1)
-        start += length
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return start
+        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        if head[3] == 4 and head[5] & 0x10:  # what stands at the end again
+            start += 10
+    raise BrokenAudio(f"more than {_MAX_TAGS} ID3 tags: one is enough")
 
 
 def _has_xing_header(file: BinaryIO) -> bool:
     """In the first frame of an MP3, behind whatever tags there are."""
-    file.seek(0)
-    head = file.read(10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    file.seek(start)
+    file.seek(_end_of_tags(file))
     frame = file.read(2048)
     return b"Xing" in frame or b"Info" in frame

@@ -145,6 +145,10 @@ async def _parse(request: Request, chunks: AsyncGenerator[bytes, None], *, files
     except (MultiPartException, FormParserError) as error:
         reason = error.message if isinstance(error, MultiPartException) else "it cannot be parsed"
         raise BadBody(f"the form is not as it should be: {reason}") from error
+    except UnicodeError as error:  # Python's codec `undefined`
+        raise BadBody(
+            "the form cannot be read in the charset of its Content-Type: leave that out, or send utf-8"
+        ) from error
 
 
 def _upload_of(form: FormData, max_bytes: int) -> Upload:

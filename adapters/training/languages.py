@@ -17,14 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from adapters.backbone import fingerprint
 from adapters.errors import DataError
 from adapters.language_head import Calibration, LanguageHead
 from adapters.training.listener import Heard, Listener
 from adapters.training.manifest import Clip, read_manifest
+
+try:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+except ModuleNotFoundError as error:
+    raise DataError(f"training needs {str(error.name).partition('.')[0]}: pip install 'tongues[train]'") from error
 
 _STRENGTH = 1e-3
 _VARIATIONS = 2

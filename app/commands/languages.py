@@ -25,10 +25,11 @@ def languages_command(
     from rich.console import Console
     from rich.table import Table
 
-    from adapters.training.languages import train_language_head
     from app.commands.console import errors_told
 
     with errors_told():
+        from adapters.training.languages import train_language_head
+
         head = train_language_head(
             models, data, also=also or (), device=device, announce=lambda line: typer.echo(line, err=True)
         )

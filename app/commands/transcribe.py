@@ -48,11 +48,12 @@ async def _transcribed(settings: Settings, path: Path, query: TranscribeQuery) -
     from app.recognition import choose, decoding_of, told_of
     from app.service import make_engine
 
-    engine = make_engine(settings)
+    forever = float("inf")  # the deadline and the longest audio are for those who share a service
+    engine = make_engine(settings.model_copy(update={"request_timeout_s": forever}))
     await engine.start()
     chosen = choose(engine, query.lang, query.adapter)
     decoding = decoding_of(query.decode, query.hotwords)
-    with path.open("rb") as file, AudioSource(file, max_audio_s=float("inf")) as audio, engine.admit():
+    with path.open("rb") as file, AudioSource(file, max_audio_s=forever) as audio, engine.admit():
         answer = await engine.hear(chosen, audio, request_id=path.name, decoding=decoding)
     await engine.drain()
     return told_of(answer, truncated=audio.truncated, request_id=path.name)

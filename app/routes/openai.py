@@ -76,7 +76,8 @@ def _query(fields: dict[str, list[str]]) -> OpenAIQuery:
     """The last value of each field, all of those that repeat, with or without their brackets; empty is not given."""
     given: dict[str, object] = {name: values[-1] for name, values in fields.items() if values[-1] != ""}
     for name in _LISTS:
-        given[name] = [value for key in (name, f"{name}[]") for value in fields.get(key, []) if value != ""]
+        given[name] = _every(fields, name)
+    given["hotwords"] = ",".join(_every(fields, "hotwords"))
     query = validated(OpenAIQuery, given)
     if query.timestamp_granularities and query.response_format != "verbose_json":
         raise BadCombination(
@@ -89,6 +90,10 @@ def _query(fields: dict[str, list[str]]) -> OpenAIQuery:
     return query
 
 
+def _every(fields: dict[str, list[str]], name: str) -> list[str]:
+    return [value for key in (name, f"{name}[]") for value in fields.get(key, []) if value != ""]
+
+
 def _answer(told: Told, query: OpenAIQuery) -> Response:
     headers = {"Content-Language": told.language}
     if query.stream:
@@ -98,6 +103,7 @@ def _answer(told: Told, query: OpenAIQuery) -> Response:
         )
     if query.response_format in PLAIN:
         render, media_type = PLAIN[query.response_format]
+        headers["X-Truncated"] = str(told.truncated).lower()
         return Response(render(told.transcript), media_type=media_type, headers=headers)
     content = _verbose(told, query) if query.response_format == "verbose_json" else _json(told, query)
     return JSONResponse(content, headers=headers)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import struct
 import time
 
@@ -9,23 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.errors import AudioError, BrokenAudio
+from adapters.errors import AudioError
 from app.audio import AudioSource
 from app.containers import breaks_off, open_options
 from tests.app.recordings import KINDS, recording, tone, video, wav
 
 SEEDS = {kind: recording(kind, 0.4) for kind in KINDS}
-
-
-def box(kind: bytes, *content: bytes) -> bytes:
-    body = b"".join(content)
-    return struct.pack(">I4s", 8 + len(body), kind) + body
-
-
-def patched(data: bytes, kind: bytes, at: int, value: int) -> bytes:
-    """An MP4 with a number replaced, ``at`` bytes behind the name of a box."""
-    place = data.index(kind) + 4 + at
-    return data[:place] + struct.pack(">I", value) + data[place + 4 :]
 
 
 def test_playlists_and_raw_formats_are_not_tried() -> None:
@@ -42,40 +30,8 @@ def test_a_container_that_states_its_size_is_known_to_break_off(kind: str) -> No
     assert breaks_off(io.BytesIO(data[: len(data) // 2]))
 
 
-@pytest.mark.parametrize("count", [2_000_000, 0x0FFFFFFF, 0xFFFFFFFF])
-@pytest.mark.parametrize("name", [b"stsz", b"stz2"])
-def test_an_mp4_of_more_samples_than_bytes_is_refused_before_ffmpeg_unfolds_it(name: bytes, count: int) -> None:
-    data = recording("m4a")
-    bomb = patched(patched(data, b"stsz", 4, 1), b"stsz", 8, count).replace(b"stsz", name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(BrokenAudio, match="tables"):
-        AudioSource(io.BytesIO(bomb), max_audio_s=3600)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
-
-
-def test_an_mp4_of_endless_fragments_or_edits_is_refused() -> None:
-    start = box(b"ftyp", b"isom" + bytes(4))
-    run = box(b"trun", bytes(4), struct.pack(">I", 0x7FFFFFFF))
-    with pytest.raises(BrokenAudio, match="tables"):
-        breaks_off(io.BytesIO(start + box(b"moof", box(b"traf", run))))
-    edits = box(b"moov", box(b"trak", box(b"edts", box(b"elst", bytes(4), struct.pack(">I", 10_000)))))
-    samples = box(
-        b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"stsz", bytes(8), struct.pack(">I", 900))))))
-    )
-    with pytest.raises(BrokenAudio, match="tables"):
-        breaks_off(io.BytesIO(start + edits + samples))
-    with pytest.raises(BrokenAudio, match="tables"):
-        breaks_off(io.BytesIO(start + box(b"moov", box(b"cmov"))))
-
-
-def test_deep_and_long_containers_take_no_time() -> None:
-    deep = b""
-    for _ in range(5_000):
-        deep = box(b"trak", deep)
+def test_a_long_wav_takes_no_time() -> None:
     begin = time.process_time()
-    breaks_off(io.BytesIO(box(b"ftyp", bytes(8)) + box(b"moov", deep)))
-    with pytest.raises(BrokenAudio):
-        breaks_off(io.BytesIO(box(b"ftyp", bytes(8)) + box(b"free") * 1_000_000))
     chunks = b"RIFF" + struct.pack("<I", 8_000_000) + b"WAVE" + (b"junk" + bytes(4)) * 1_000_000
     breaks_off(io.BytesIO(chunks))
     assert time.process_time() - begin < 5
@@ -111,7 +67,18 @@ def test_damaged_files_are_refused_or_decoded_and_never_anything_else(
 
 @settings(max_examples=200)
 @given(
-    st.sampled_from([b"RIFF....WAVE", b"OggS\0", b"fLaC", b"\0\0\0\x18ftypisom", b"\x1aE\xdf\xa3", b"ID3", b"FORM"]),
+    st.sampled_from(
+        [
+            b"RIFF....WAVE",
+            b"OggS\0",
+            b"fLaC",
+            b"\0\0\0\x18ftypisom",
+            b"\0\0\0\x08wide\0\0\1\0moov",
+            b"\x1aE\xdf\xa3",
+            b"ID3",
+            b"FORM",
+        ]
+    ),
     st.binary(max_size=400),
 )
 def test_nonsense_behind_a_known_start(start: bytes, rest: bytes) -> None:

@@ -17,6 +17,7 @@ RUN = "import sys; sys.modules[{missing!r}] = None; from app.cli import main; sy
         ("kaldi_native_fbank", ["pretrain", "--data", "m.jsonl", "--out", "m"]),
         ("accelerate", ["results", "--data", "m.jsonl", "--models", "m"]),
         ("accelerate", ["routes", "--data", "m.jsonl"]),
+        ("sklearn", ["languages", "--data", "m.jsonl", "--models", "m"]),
     ],
 )
 def test_the_reader_is_told_what_to_install(missing: str, command: list[str]) -> None:

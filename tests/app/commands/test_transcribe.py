@@ -49,6 +49,14 @@ def test_what_is_no_audio(model_folder: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith("error: not audio")
 
 
+def test_a_deadline_is_for_those_who_share_a_service(
+    model_folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TONGUES_REQUEST_TIMEOUT_S", "0.0001")
+    result = run(model_folder, "transcribe", str(clip), "--lang", "es")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_what_breaks_off(model_folder: Path, clip: Path) -> None:
     clip.write_bytes(clip.read_bytes()[:50_000])
     result = run(model_folder, "transcribe", str(clip), "--lang", "es")

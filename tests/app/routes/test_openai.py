@@ -10,6 +10,7 @@ import pytest
 
 from tests.app.live import Live
 from tests.app.recordings import recording
+from tests.app.routes.faults import fault
 
 CLIP = ("clip.wav", recording("wav-16k", 3.0))
 
@@ -90,6 +91,25 @@ def test_plain_formats(live: Live, client: openai.OpenAI, format: Any, content_t
     told = client.audio.transcriptions.create(file=CLIP, model="es", response_format=format)
     assert str(told).startswith(start)
     assert ask(live, response_format=format).headers["content-type"] == f"{content_type}; charset=utf-8"
+
+
+def test_what_breaks_off_is_told_beside_plain_text(live: Live) -> None:
+    whole = ask(live, response_format="text")
+    short = live.http.post(
+        "/v1/audio/transcriptions",
+        files={"file": ("clip.wav", CLIP[1][:50_000])},
+        data={"model": "es", "response_format": "srt"},
+    )
+    assert (whole.headers["x-truncated"], short.headers["x-truncated"]) == ("false", "true")
+
+
+def test_hot_words_may_be_a_list(live: Live, client: openai.OpenAI) -> None:
+    """All of them count: a word in letters that the adapter lacks is refused wherever it stands."""
+    with pytest.raises(openai.UnprocessableEntityError) as raised:
+        client.audio.transcriptions.create(file=CLIP, model="es", extra_body={"hotwords": ["猫", "a"]})
+    assert (raised.value.param, raised.value.code) == ("hotwords", "bad_hot_word")
+    assert fault(ask(live, hotwords=["猫", "a"]))["code"] == "bad_hot_word"
+    assert client.audio.transcriptions.create(file=CLIP, model="es", extra_body={"hotwords": ["a", "e"]}).text
 
 
 def test_stream(client: openai.OpenAI) -> None:

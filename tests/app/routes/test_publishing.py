@@ -141,11 +141,22 @@ def test_what_gives_no_numbers_is_refused_before_it_is_published(live, elsewhere
 
 @pytest.mark.parametrize(
     "headers",
-    [{"If-Match": "*"}, {"If-Match": '"a", "b"'}, {"If-None-Match": '"a"'}, {"If-Match": '"a"', "If-None-Match": "*"}],
+    [
+        {"If-Match": "*"},
+        {"If-Match": '"a", "b"'},
+        {"If-None-Match": '"a"'},
+        {"If-Match": '"a"', "If-None-Match": "*"},
+        {"If-Match": '""'},
+        {"If-Match": ""},
+        {"If-Match": 'W/""'},
+        {"If-None-Match": ""},
+    ],
 )
 def test_conditions_that_are_not_known_are_refused(live, elsewhere, tmp_path, headers):
     elsewhere("fr", seed=81)
-    assert code(put(live, "fr", files_of(tmp_path, "fr"), **headers)) == (422, "bad_parameter")
+    response = put(live, "fr", files_of(tmp_path, "fr"), **headers)
+    assert code(response) == (422, "bad_parameter")
+    assert '"VERSION"' in response.json()["error"]["message"]
 
 
 def test_what_must_be_replaced_and_is_not_there_is_a_conflict(live, elsewhere, tmp_path):

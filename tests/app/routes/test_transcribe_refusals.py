@@ -95,6 +95,15 @@ def test_broken_forms(live: Live, content_type: str, body: bytes) -> None:
     assert fault(response)["code"] in ("bad_body", "bad_parameter")
 
 
+@pytest.mark.parametrize("path", ["/transcribe?lang=es", "/v1/audio/transcriptions"])
+def test_a_form_in_no_charset(live: Live, path: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    response = live.http.post(path, content=body, headers=headers)
+    assert (response.status_code, fault(response)["code"]) == (400, "bad_body")
+    assert "utf-8" in fault(response)["message"]
+
+
 def test_a_body_over_the_limit_is_refused_while_it_is_sent(live: Live) -> None:
     connection = live.connect("POST /transcribe?lang=es HTTP/1.1\nHost: x\nTransfer-Encoding: chunked")
     chunk = b"80000\r\n" + bytes(0x80000) + b"\r\n"
