@@ -106,9 +106,11 @@ class Lanes:
 
     def cancel(self, request_id: str) -> None:
         """Drop what is queued of a request; what runs goes on, and nobody hears of it."""
-        for job in self._scheduler.cancel(request_id):
+        dropped = self._scheduler.cancel(request_id)
+        for job in dropped:
             self._answers.pop(job.id, None)
-            self._residency.forget(job.worn)
+        for want in {job.worn for job in dropped} - self._scheduler.wants() if dropped else ():
+            self._residency.forget(want)
 
     def fail(self, worn: Worn, error: Exception) -> None:
         """An adapter cannot get to the device: whoever waits for it is told."""
@@ -139,8 +141,7 @@ class Lanes:
             finally:
                 turn.leave(batch)
                 self._long -= batch.long
-                for job in batch.jobs:
-                    self._residency.release(job.worn, time.monotonic())
+                self._residency.release([job.worn for job in batch.jobs], time.monotonic())
                 self.wake()  # a seat may be free now, or the lane that long recordings may take
 
     def _next_batch(self) -> Batch | None:

@@ -151,6 +151,40 @@ async def test_both_batches_in_flight_may_be_of_long_recordings():
         await shop.see([1], [2])
 
 
+async def test_seats_are_given_away_once_when_a_batch_has_ended_and_all_its_references_are_back(monkeypatch):
+    async with Workshop(count=1, in_flight=1) as shop:
+        waiting = [shop.submit(number) for number in (1, 2, 3)]
+        await shop.see([1, 2, 3])
+        references: list[int] = []
+        serve = shop.tiers.serve
+
+        def watched(now: float, *, held: bool = True) -> None:
+            references.append(shop.tiers._seated[worn_of(adapter("a"))].references)
+            serve(now, held=held)
+
+        monkeypatch.setattr(shop.tiers, "serve", watched)
+        shop.going[0].end()
+        await asyncio.gather(*waiting)
+        await quiet()
+        assert references == [0, 0], "at its end, and when the next batch was looked for"
+
+
+async def test_who_cancels_takes_no_turn_away_from_who_waits_for_the_same():
+    async with Workshop(count=1, in_flight=1) as shop:
+        shop.submit(1)
+        await shop.see([1])
+        both = tuple(worn_of(adapter(name)) for name in "ab")
+        shop.tiers.hold(adapter("b"))
+        for number in (2, 3):
+            shop.lanes.submit(Job(number, f"r{number}", both, ("es", "fr"), WINDOW, 100))
+        assert not shop.tiers.seatable(both, 5.0)
+        assert shop.tiers._wants == {both: 5.0}
+        shop.lanes.cancel("r2")
+        assert shop.tiers._wants == {both: 5.0}, "it waits since then"
+        shop.lanes.cancel("r3")
+        assert not shop.tiers._wants, "nobody does any more"
+
+
 async def test_a_batch_that_fails_before_its_half_keeps_nobody_waiting():
     async with Workshop(count=1, in_flight=2, failing=[2]) as shop:
         first = shop.submit(1)
