@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
 from adapters.bank import Bank, Seat
+from adapters.errors import AdapterFormatError, TonguesError
 from app.engine.job import Batch, Job
 from app.engine.lanes import Lanes, Step
+from app.engine.pulse import MOST_MISSES
 from app.engine.residency import Residency, worn_of
 from app.engine.runner import Ran
 from app.engine.scheduler import Budget, Scheduler
@@ -39,7 +42,9 @@ class Forward:
 class Workshop:
     """Lanes whose forwards are :class:`Forward`, and one adapter."""
 
-    def __init__(self, *, count: int, in_flight: int, failing: Sequence[int] = ()) -> None:
+    def __init__(
+        self, *, count: int, in_flight: int, failing: Sequence[int] = (), probe: Callable[[], object] = lambda: None
+    ) -> None:
         self.going: list[Forward] = []
         self.steps: list[Step] = []
         self.failing = failing
@@ -53,6 +58,7 @@ class Workshop:
             self.forward,
             count=count,
             in_flight=in_flight,
+            probe=probe,
             on_step=self.steps.append,
         )
 
@@ -202,3 +208,71 @@ async def test_a_batch_that_fails_before_its_half_keeps_nobody_waiting():
         await shop.see([1], [2, 3], [2], [3], [4])
         shop.going[-1].end()
         await asyncio.gather(*failing, later)
+
+
+class Broken:
+    """A device: what its forwards raise, and what one of nothing but noise does."""
+
+    def __init__(self, error: Exception | None, noise: Exception | None) -> None:
+        self.error, self.noise, self.probes = error, noise, 0
+
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
+        if self.error is not None:
+            raise self.error
+        return Ran([() for _ in batch.jobs], seconds=0.25)
+
+    def probe(self) -> None:
+        self.probes += 1
+        if self.noise is not None:
+            raise self.noise
+
+
+BUG = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+ILLEGAL = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+FULL = torch.AcceleratorError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "noise", "misses", "told"),
+    [
+        (ILLEGAL, ILLEGAL, 1, "illegal memory access"),
+        (ILLEGAL, None, 1, None),
+        (BUG, BUG, MOST_MISSES, "shapes"),
+        (BUG, None, MOST_MISSES, None),
+        (FULL, FULL, MOST_MISSES, "out of memory"),
+        (AdapterFormatError("a", "is broken"), BUG, None, None),
+    ],
+)
+async def test_a_device_that_computes_nothing_more_is_told_from_a_bad_job(error, noise, misses, told):
+    device = Broken(error, noise)
+    async with Workshop(count=1, in_flight=1, probe=device.probe) as shop:
+        shop.lanes._forward = device.forward
+        for number in range(1, (misses or 2 * MOST_MISSES) + 1):
+            assert device.probes == 0
+            (failed,) = await asyncio.gather(shop.submit(number), return_exceptions=True)
+            assert isinstance(failed, TonguesError)
+        await quiet()
+        assert device.probes == (misses is not None)
+        assert (shop.lanes.pulse.failure is None) == (told is None)
+        assert told is None or told in shop.lanes.pulse.failure
+        device.error = None
+        await shop.submit(99)
+        assert shop.lanes.pulse.failure is None, "it computes again"
+
+
+async def test_failures_between_which_something_succeeds_are_no_sign():
+    device = Broken(BUG, BUG)
+    async with Workshop(count=1, in_flight=1, probe=device.probe) as shop:
+        shop.lanes._forward = device.forward
+        for number in range(1, 3 * MOST_MISSES):
+            device.error = BUG if number % MOST_MISSES else None
+            await asyncio.gather(shop.submit(number), return_exceptions=True)
+        assert device.probes == 0
+
+
+async def test_a_device_that_takes_no_adapter_any_more_is_told_of():
+    async with Workshop(count=1, in_flight=1) as shop:
+        shop.lanes.fail(worn_of(adapter("a")), RuntimeError("CUDA out of memory"))
+        assert shop.lanes.pulse.failure is None
+        shop.lanes.fail(worn_of(adapter("a")), ILLEGAL)
+        assert "illegal memory access" in shop.lanes.pulse.failure
