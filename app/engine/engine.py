@@ -37,6 +37,7 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead, load_language_head
 from adapters.model import open_model
 from adapters.registry import RegisteredAdapter, Registry
+from app.cores import usable_cores
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
 from app.engine.hands import Hands
@@ -48,6 +49,7 @@ from app.engine.publishing import Publishing
 from app.engine.residency import Residency
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
+from app.engine.searches import Searches
 from app.engine.telling import Telling, among_named, any_language
 from app.engine.whereabouts import Whereabouts
 
@@ -67,6 +69,7 @@ class Engine:
         self.ready = False
         self._on_step = on_step or (lambda step: None)
         self._permits = Permits(config.max_requests)
+        self._searches = Searches(usable_cores())
         self._ids = itertools.count()
         self._given_up = threading.Event()
         self._scheduler = Scheduler(config.budget, config.lanes)
@@ -87,6 +90,7 @@ class Engine:
         self.ready = True
 
     async def _start(self) -> None:
+        self._stops.append(self._searches.stop)
         self.encoder, self.registry, self.head = await asyncio.to_thread(self._load)
         bank = Bank(
             self.encoder.size,
@@ -173,6 +177,7 @@ class Engine:
                     hearing = Hearing(
                         Candidates(adapters, telling, hands),
                         hands,
+                        self._searches,
                         self.encoder.geometry,
                         self.config.window,
                         decoding,

@@ -170,13 +170,13 @@ class Residency:
 
     # --- publishing ---
 
-    async def prepare(self, adapter: RegisteredAdapter, *, seated: bool) -> None:
+    async def prepare(self, adapter: RegisteredAdapter, *, seated: bool) -> LoadedAdapter:
         """Load a version and check it; with ``seated``, put it on the device where a seat is free, or of use to nobody.
 
         Raises :class:`~adapters.errors.AdapterError`."""
         worn = self.hold(adapter, again=True)
         try:
-            await self.loaded(worn)
+            loaded = await self.loaded(worn)
             if seated and worn not in self._seated and worn not in self._seating:
                 unused = self._unused()
                 if self._room(1, unused, held=False):
@@ -184,6 +184,7 @@ class Residency:
                     self._start_seating(worn)
             if worn in self._seating:
                 await asyncio.shield(self._seating[worn])
+            return loaded
         finally:
             self.let_go(worn)
 
