@@ -16,7 +16,8 @@ def path(*runs: tuple[int, int], sure: float = 0.999) -> np.ndarray:
     tokens = np.repeat([token for token, _ in runs], [frames for _, frames in runs])
     found = np.full((len(tokens), 4), (1 - sure) / 3)
     found[np.arange(len(tokens)), tokens] = sure
-    return np.log(found).astype(np.float32)
+    told: np.ndarray = np.log(found).astype(np.float32)
+    return told
 
 
 def test_what_is_no_longer_than_a_part_is_one():

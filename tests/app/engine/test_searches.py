@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def gate() -> Iterator[Gate]:
 
 async def test_who_leaves_ends_with_his_step_and_what_has_not_begun_never_does(gate):
     searches = Searches(1)
-    first, second = (asyncio.create_task(searches.run(lambda n=n: gate.step(n))) for n in (1, 2))
+    first, second = (asyncio.create_task(searches.run(partial(gate.step, n))) for n in (1, 2))
     await gate.reached(1)
     second.cancel()
     with suppress(asyncio.CancelledError):

@@ -125,7 +125,7 @@ class Mortal(Runner):
 def test_a_device_that_died_is_told_until_it_computes_again(model_folder: Path) -> None:
     def make(settings: Settings) -> Engine:
         engine = make_engine(settings)
-        engine.runner_class = Mortal  # type: ignore[misc]
+        engine.runner_class = Mortal
         return engine
 
     Mortal.dead.clear()
