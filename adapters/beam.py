@@ -8,14 +8,15 @@ tokens, and a hundred times the time on the host.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adapters.ctc import Transcript, Word
-from adapters.errors import BadHotWord, DecodingUnavailable
+from adapters.errors import BadHotWord, DataError, DecodingUnavailable
 from adapters.language_model import LanguageModel
+from adapters.pauses import parts
 from adapters.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class BeamSearch:
 
     def __init__(self, vocab: Vocab, model: LanguageModel | None = None) -> None:
         """Raises :class:`~adapters.errors.DecodingUnavailable` without the library, or for tokens of several letters,
-        and :class:`~adapters.errors.DataError` for a model that is none."""
+        and :class:`~adapters.errors.DataError` for a model that is none, or that KenLM refuses."""
         texts = [vocab.token_text(token) for token in range(vocab.size)]
         said = [token for token, text in enumerate(texts) if text]
         if long := [texts[token] for token in said if len(texts[token]) > 1]:
@@ -42,24 +43,41 @@ class BeamSearch:
     def transcript(
         self, emissions: np.ndarray, *, frame_s: float, duration_s: float, hot_words: Sequence[str] = ()
     ) -> Transcript:
-        """The likeliest words of (T, V) log probabilities. ``hot_words``: more likely than they otherwise would be.
+        """What :meth:`words` finds, all of it."""
+        found = self.words(emissions, frame_s=frame_s, duration_s=duration_s, hot_words=hot_words)
+        return Transcript.of([word for part in found for word in part], duration_s)
+
+    def words(
+        self, emissions: np.ndarray, *, frame_s: float, duration_s: float, hot_words: Sequence[str] = ()
+    ) -> Iterator[list[Word]]:
+        """The likeliest words of (T, V) log probabilities, those of one part (:mod:`adapters.pauses`) after the other,
+        each searched when it is asked for. ``hot_words``: more likely than they otherwise would be.
 
         A word's confidence is the mean over its letters of each letter's best frame. Raises
         :class:`~adapters.errors.BadHotWord` for one with a letter that is no token.
         """
+        hot_words = self.spelled(hot_words)
         mine = emissions[:, self._columns]
-        hot_words = [self._spelled(word) for word in hot_words]
-        beams = self._decoder.decode_beams(
-            mine, beam_width=WIDTH, prune_history=True, hotwords=hot_words, hotword_weight=HOT_WORD_WEIGHT
-        )
-        words = []
-        for text, (first, end) in beams[0][2] if beams else []:
-            confidence = self._confidence(text, mine[first : max(end, first + 1)])
-            words.append(Word.at(text, (first, end), confidence, frame_s=frame_s, duration_s=duration_s))
-        return Transcript.of(words, duration_s)
+        for begin, end in parts(mine, self._ids.get(" ")):
+            beams = self._decoder.decode_beams(
+                mine[begin:end],
+                beam_width=WIDTH,
+                prune_history=True,
+                hotwords=hot_words,
+                hotword_weight=HOT_WORD_WEIGHT,
+            )
+            words = []
+            for text, (first, last) in beams[0][2] if beams else []:
+                frames = (begin + first, begin + last)
+                confidence = self._confidence(text, mine[frames[0] : max(frames[1], frames[0] + 1)])
+                words.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
+            yield words
+
+    def spelled(self, hot_words: Sequence[str]) -> list[str]:
+        """In small letters, where only those are tokens. Raises :class:`~adapters.errors.BadHotWord`."""
+        return [self._spelled(word) for word in hot_words]
 
     def _spelled(self, word: str) -> str:
-        """In small letters, where only those are tokens."""
         for spelled in (word, word.lower()):
             if self._ids.keys() >= set(spelled):
                 return spelled
@@ -78,11 +96,23 @@ def _decoder(labels: list[str], model: LanguageModel | None) -> BeamSearchDecode
         raise DecodingUnavailable(
             f"a beam search needs ctc-beam-decoder (pip install 'tongues[beam]'): {error}"
         ) from error
-    if model is None:
-        return BeamSearchDecoder(labels)
-    with tempfile.NamedTemporaryFile(suffix=".arpa") as file:  # the library wants a path, and reads it once
-        file.write(model.arpa)
-        file.flush()
-        return BeamSearchDecoder(
-            labels, kenlm_model_path=file.name, unigrams=model.words(), alpha=model.alpha, beta=model.beta
-        )
+    try:
+        if model is None:
+            return BeamSearchDecoder(labels)
+        words = model.words()
+        with tempfile.NamedTemporaryFile(suffix=".arpa") as file:  # the library wants a path, and reads it once
+            file.write(model.arpa)
+            file.flush()
+            return BeamSearchDecoder(
+                labels, kenlm_model_path=file.name, unigrams=words, alpha=model.alpha, beta=model.beta
+            )
+    except ValueError as error:
+        told = str(error).splitlines()[-1].split(".arpa: ")[-1]
+        if model is None:
+            raise DecodingUnavailable(f"a beam search cannot be over this adapter's tokens: {told}") from error
+        raise DataError(
+            f"not a language model that KenLM reads: {told}; it takes ARPA text of two orders or more, with as many "
+            "lines of each as its head says"
+        ) from error
+    except (OSError, RuntimeError) as error:  # one for another system, say, or without language models
+        raise DecodingUnavailable(f"this ctc-beam-decoder is of no use here: {error}") from error

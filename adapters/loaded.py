@@ -32,8 +32,12 @@ class LoadedAdapter:
 
     @cached_property
     def beam_search(self) -> BeamSearch:
-        """Made when it is first asked for. Raises :class:`~adapters.errors.DecodingUnavailable`."""
-        return BeamSearch(self.vocab, self.language_model)
+        """Made when it is first asked for. Raises :class:`~adapters.errors.DecodingUnavailable`, and
+        :class:`~adapters.errors.AdapterFormatError` for a language model that cannot be used."""
+        try:
+            return BeamSearch(self.vocab, self.language_model)
+        except DataError as error:
+            raise AdapterFormatError(self.record.name, str(error)) from error
 
 
 def read_language_model(record: AdapterRecord, packed: bytes) -> LanguageModel:

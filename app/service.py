@@ -151,6 +151,8 @@ class Service:
             return Health(status="draining", reason=str(error))
         except BackboneError as error:
             return Health(status="failed", reason=str(error))
+        if engine.failure is not None:
+            return Health(status="failed", reason=engine.failure)
         if not engine.ready:
             return Health(status="starting", reason="warming up")
         return Health(status="ok", backbone=engine.source)

@@ -10,6 +10,7 @@ import torch
 
 from adapters.backbone import fingerprint, load_backbone, read_normalised
 from adapters.bank import Bank
+from adapters.beam import BeamSearch
 from adapters.decoding import GREEDY, Decoding
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
@@ -46,7 +47,8 @@ def add_language_model(
     """Give the adapter ``name`` of ``models`` a model of ``sentences``, or one that is ARPA text already.
 
     Its weight and the bonus of a word are those of a few that give the lowest WER on the dev split of ``manifest``.
-    Raises :class:`~adapters.errors.DataError` without dev clips of the language, and what registry and store raise.
+    Raises :class:`~adapters.errors.DataError` without dev clips of the language and for a model that cannot be used,
+    :class:`~adapters.errors.DecodingUnavailable`, and what registry and store raise.
     """
     encoder = load_backbone(models / "backbone", device=device)
     store = AdapterStore(models / "adapters")
@@ -60,6 +62,7 @@ def add_language_model(
     if not splits["dev"]:
         raise DataError(f"{manifest}: no dev clips of {record.language!r} to weigh words on")
     arpa = sentences if isinstance(sentences, bytes) else estimate(sentences, order)
+    BeamSearch(loaded.vocab, LanguageModel(arpa))  # what cannot be searched with need not be heard for
     bank = Bank(encoder.size, limit=1, device=torch.device(device))
     candidates = {record.language: Candidate(bank.seat(record.config, loaded.tensors), loaded.vocab)}
     normalised = read_normalised(models / "backbone")

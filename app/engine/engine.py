@@ -13,7 +13,9 @@ import itertools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,26 +29,27 @@ from adapters.errors import (
     AdapterError,
     BankFull,
     DeadlineExceeded,
-    Draining,
     EngineError,
     LanguageHeadError,
     LanguageRequired,
-    QueueFull,
 )
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead, load_language_head
 from adapters.model import open_model
 from adapters.registry import RegisteredAdapter, Registry
+from app.cores import usable_cores
 from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
 from app.engine.lanes import Lanes, Step
 from app.engine.pace import Pace
+from app.engine.permits import Permits
 from app.engine.publishing import Publishing
 from app.engine.residency import Residency
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
+from app.engine.searches import Searches
 from app.engine.telling import Telling, among_named, any_language
 from app.engine.whereabouts import Whereabouts
 
@@ -65,11 +68,9 @@ class Engine:
         self.config = config
         self.ready = False
         self._on_step = on_step or (lambda step: None)
-        self._draining = False
-        self._permits = 0
+        self._permits = Permits(config.max_requests)
+        self._searches = Searches(usable_cores())
         self._ids = itertools.count()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._given_up = threading.Event()
         self._scheduler = Scheduler(config.budget, config.lanes)
         self.no_head = "there is no language head beside the backbone, so no language can be told"
@@ -89,6 +90,7 @@ class Engine:
         self.ready = True
 
     async def _start(self) -> None:
+        self._stops.append(self._searches.stop)
         self.encoder, self.registry, self.head = await asyncio.to_thread(self._load)
         bank = Bank(
             self.encoder.size,
@@ -112,6 +114,7 @@ class Engine:
             runner.forward,
             count=self.config.lanes,
             in_flight=runner.in_flight,
+            probe=partial(runner.trial_s, 1),
             on_step=self._on_step,
         )
         self._lanes.start()
@@ -123,26 +126,12 @@ class Engine:
         await self.publishing.start(self.config.watch_s)
         await self._warm_up()
 
-    @contextlib.contextmanager
-    def admit(self) -> Iterator[None]:
-        """A permit for one request, held until it is answered.
+    def admit(self) -> AbstractContextManager[None]:
+        """A permit for one request, held until it is answered and nothing is done for it any more.
 
         Raises :class:`~adapters.errors.QueueFull` or :class:`~adapters.errors.Draining`.
         """
-        if self._draining:
-            raise Draining("the service is shutting down; send the request to another instance, or later")
-        if self._permits >= self.config.max_requests:
-            raise QueueFull(
-                f"{self._permits} requests are being served, which is all that are taken at once; try again"
-            )
-        self._permits += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._permits -= 1
-            if not self._permits:
-                self._idle.set()
+        return self._permits.one()
 
     @contextlib.contextmanager
     def holding(self, *adapters: RegisteredAdapter) -> Iterator[None]:
@@ -188,6 +177,7 @@ class Engine:
                     hearing = Hearing(
                         Candidates(adapters, telling, hands),
                         hands,
+                        self._searches,
                         self.encoder.geometry,
                         self.config.window,
                         decoding,
@@ -216,9 +206,8 @@ class Engine:
 
     async def drain(self) -> None:
         """Take no more requests, finish those that were admitted, and stop."""
-        self._draining = True
         self.ready = False
-        await self._idle.wait()
+        await self._permits.close()
         await self._stop()
 
     async def _stop(self) -> None:
@@ -229,7 +218,12 @@ class Engine:
     @property
     def requests(self) -> int:
         """Requests that hold a permit."""
-        return self._permits
+        return self._permits.taken
+
+    @property
+    def failure(self) -> str | None:
+        """Why no forward succeeds any more, however often one is tried; None while they do."""
+        return self._lanes.pulse.failure
 
     @property
     def queued(self) -> int:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import numpy as np
 
-from adapters.ctc import BestPath, Transcript
+from adapters.ctc import BestPath, Transcript, Word
 from adapters.decoding import GREEDY, Decoding
-from adapters.errors import AudioTooShort
+from adapters.errors import AudioTooShort, TonguesError
 from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window, WindowShape, cut
 from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
 from app.engine.hands import Hands
 from app.engine.runner import Paths
+from app.engine.searches import Searches
 
 _DECODED_AT_ONCE = 1_000
 """Frames of a path that is decoded greedily on the loop, in a millisecond: a thread would hold the interpreter's lock
@@ -63,27 +64,30 @@ class Hearing:
         self,
         candidates: Candidates,
         hands: Hands,
+        searches: Searches,
         geometry: Geometry,
         shape: WindowShape,
         decoding: Decoding = GREEDY,
         *,
         in_flight: int,
     ) -> None:
-        self._candidates, self._hands, self._decoding = candidates, hands, decoding
+        self._candidates, self._hands, self._searches, self._decoding = candidates, hands, searches, decoding
         self._geometry, self._shape, self._in_flight = geometry, shape, in_flight
         self._heard: list[_Heard] = []
         self._loud = 0  # windows that were sent and are not silent
+        self._checked: list[str] = []
 
     async def answer(self, audio: Iterable[np.ndarray]) -> Answer:
         """Hear all of ``audio``, blocks that are pulled in a thread as windows are needed.
 
         Raises what the iterable raises, what loading the candidates raises, :class:`~adapters.errors.AudioTooShort`,
-        and what decoding raises.
+        and what decoding raises, before anything is heard in vain.
         """
         counted = _Counted(audio)
         windows = cut(counted, self._geometry, self._shape)
         pulled = await asyncio.to_thread(self._pull, windows)  # while the adapters are being loaded
         await self._candidates.known()
+        await self._check()
         sent: deque[_Sent] = deque()
         while pulled:
             for window in pulled:
@@ -99,11 +103,28 @@ class Hearing:
                 f"{counted.samples} samples at {SAMPLE_RATE} Hz; at least {self._geometry.receptive_field} are needed"
             )
         await self._candidates.nothing_said()
+        await self._check()
         return await self._answer(counted.samples / SAMPLE_RATE)
 
     def _pull(self, windows: Iterator[Window]) -> list[Window]:
         """The next ones, as many as may be in flight; fewer at the end."""
         return list(islice(windows, self._in_flight))
+
+    async def _check(self) -> None:
+        """Raises what decoding would at the end, where it would for each of those that are left."""
+        left = self._candidates.left
+        names = [candidate.adapter.name for candidate in left]
+        if not self._decoding.beam or names == self._checked:
+            return
+        self._checked = names
+        raised: list[TonguesError] = []
+        for candidate in left:
+            try:
+                await self._searches.run(partial(self._decoding.check, candidate.loaded))
+            except TonguesError as error:
+                raised.append(error)
+        if raised and len(raised) == len(left):
+            raise raised[0]
 
     @property
     def _to_be_decided(self) -> bool:
@@ -115,6 +136,7 @@ class Hearing:
             return _Sent(window.keep, [], None)
         self._loud += 1
         begun = await self._candidates.listen(window)
+        await self._check()
         adapters = [candidate.adapter for candidate in self._candidates.left]
         return _Sent(window.keep, [a.name for a in adapters], self._hands.hear(window, adapters, begun))
 
@@ -130,11 +152,22 @@ class Hearing:
         best = self._candidates.best
         blank, name = best.loaded.vocab.blank, best.adapter.name
         path = BestPath.join(h.paths.get(name) or BestPath.blanks(h.frames, blank) for h in self._heard)
-        decode = partial(
-            self._decoding, path, best.loaded, frame_s=self._geometry.hop / SAMPLE_RATE, duration_s=duration_s
-        )
-        at_once = not self._decoding.beam and len(path) <= _DECODED_AT_ONCE
-        return Answer(decode() if at_once else await asyncio.to_thread(decode), best.adapter, ranked)
+        given = {"frame_s": self._geometry.hop / SAMPLE_RATE, "duration_s": duration_s}
+        if self._decoding.beam:
+            transcript = Transcript.of(
+                await self._searched(self._decoding.parts(path, best.loaded, **given)), duration_s
+            )
+        elif len(path) <= _DECODED_AT_ONCE:
+            transcript = self._decoding(path, best.loaded, **given)
+        else:
+            transcript = await asyncio.to_thread(self._decoding, path, best.loaded, **given)
+        return Answer(transcript, best.adapter, ranked)
+
+    async def _searched(self, parts: Iterator[Sequence[Word]]) -> list[Word]:
+        words: list[Word] = []
+        while (part := await self._searches.run(partial(next, parts, None))) is not None:
+            words.extend(part)
+        return words
 
 
 class _Counted:

@@ -21,6 +21,7 @@ from typing import TypeVar
 from adapters.bank import Seat
 from adapters.errors import BankFull, EngineError, TonguesError
 from app.engine.job import Batch, Job, Worn
+from app.engine.pulse import Pulse, is_of_device
 from app.engine.residency import Residency
 from app.engine.runner import Ran, Result
 from app.engine.scheduler import Scheduler
@@ -44,7 +45,7 @@ Forward = Callable[[Batch, Sequence[Seat], Callable[[], object]], Ran]
 
 class Lanes:
     """``count`` lanes over one queue, each with up to ``in_flight`` batches, each of which has a thread of its own for
-    ``forward``.
+    ``forward``. ``probe`` is a forward that can fail by the device alone; :attr:`pulse` tells whether it computes.
 
     Everything else runs on the event loop that :meth:`start` was called from.
     """
@@ -57,8 +58,11 @@ class Lanes:
         *,
         count: int,
         in_flight: int = 1,
+        probe: Callable[[], object] = lambda: None,
         on_step: Callable[[Step], None],
     ) -> None:
+        self.pulse = Pulse()
+        self._probe = probe
         self._scheduler, self._residency, self._forward = scheduler, residency, forward
         self._on_step = on_step
         self._count, self._in_flight = count, in_flight
@@ -106,12 +110,16 @@ class Lanes:
 
     def cancel(self, request_id: str) -> None:
         """Drop what is queued of a request; what runs goes on, and nobody hears of it."""
-        for job in self._scheduler.cancel(request_id):
+        dropped = self._scheduler.cancel(request_id)
+        for job in dropped:
             self._answers.pop(job.id, None)
-            self._residency.forget(job.worn)
+        for want in {job.worn for job in dropped} - self._scheduler.wants() if dropped else ():
+            self._residency.forget(want)
 
     def fail(self, worn: Worn, error: Exception) -> None:
         """An adapter cannot get to the device: whoever waits for it is told."""
+        if is_of_device(error):
+            self.pulse.stop(error)
         for job in self._scheduler.drop(worn):
             self._answer(job, BankFull(f"the adapter {worn.name!r} cannot be put on the device now: {error}"))
 
@@ -139,8 +147,7 @@ class Lanes:
             finally:
                 turn.leave(batch)
                 self._long -= batch.long
-                for job in batch.jobs:
-                    self._residency.release(job.worn, time.monotonic())
+                self._residency.release([job.worn for job in batch.jobs], time.monotonic())
                 self.wake()  # a seat may be free now, or the lane that long recordings may take
 
     def _next_batch(self) -> Batch | None:
@@ -174,8 +181,11 @@ class Lanes:
 
     def _finish(self, lane: int, batch: Batch, ran: Ran) -> None:
         now = time.monotonic()
+        self.pulse.beat()
         for job, result in zip(batch.jobs, ran.results, strict=True):
             job.times_s["finished"] = now
+            if isinstance(result, Exception):
+                log.error("a row of a forward of %d failed: %s", batch.rows, result)
             self._answer(job, result)
         log.info(
             "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
@@ -195,9 +205,20 @@ class Lanes:
         if len(batch.jobs) > 1:
             for job in batch.jobs:
                 await self._step(lane, Batch((job,)))
+            return
+        known = isinstance(error, TonguesError)
+        self._answer(batch.jobs[0], error if known else EngineError(f"the forward failed: {error}"))
+        if not known and self.pulse.miss(error):
+            await self._look_closer(lane)
+
+    async def _look_closer(self, lane: int) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads[lane], self._probe)
+        except Exception as error:
+            log.exception("the device computes no more")
+            self.pulse.stop(error)
         else:
-            known = isinstance(error, TonguesError)
-            self._answer(batch.jobs[0], error if known else EngineError(f"the forward failed: {error}"))
+            self.pulse.beat()
 
     def _answer(self, job: Job, result: Result | Exception) -> None:
         answer = self._answers.pop(job.id, None)

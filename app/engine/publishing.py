@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from adapters.errors import PublishConflict, StoreError, TonguesError, UnknownAdapter
+from adapters.decoding import Decoding
+from adapters.errors import DecodingUnavailable, PublishConflict, StoreError, TonguesError, UnknownAdapter
 from adapters.reason import reason
 from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
@@ -197,7 +198,10 @@ class Publishing:
                 self._residency.retire(worn_of(old))
 
     async def _make_ready(self, new: RegisteredAdapter) -> None:
-        await self._residency.prepare(new, seated=True)
+        loaded = await self._residency.prepare(new, seated=True)
+        if loaded.language_model is not None:
+            with contextlib.suppress(DecodingUnavailable):  # it is heard greedily here, whatever it brings
+                await asyncio.to_thread(Decoding(beam=True).check, loaded)
         await self._try_out(new)
 
     async def _keep_pins(self) -> None:

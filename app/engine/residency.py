@@ -18,9 +18,10 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from adapters.bank import Bank, Seat
 from adapters.loaded import LoadedAdapter
@@ -127,11 +128,12 @@ class Residency:
         """The seat of an adapter that a reference was taken to."""
         return self._seated[worn].seat
 
-    def release(self, want: Want, now: float) -> None:
-        """Give the references of one :meth:`take` back."""
-        for worn in want:
-            self._seated[worn].references -= 1
-            self._drop_retired(worn)
+    def release(self, wants: Iterable[Want], now: float) -> None:
+        """Give the references of each :meth:`take` of a batch back."""
+        for want in wants:
+            for worn in want:
+                self._seated[worn].references -= 1
+                self._drop_retired(worn)
         self.serve(now)
 
     def forget(self, want: Want) -> None:
@@ -144,11 +146,17 @@ class Residency:
         seats too that requests hold but no batch wears."""
         self._closed.clear()
         older: set[Worn] = set()
+        unused = self._unused()
         for want, since in list(self._wants.items()):
-            older.update(want)
-            missing = [worn for worn in dict.fromkeys(want) if worn not in self._seated and worn not in self._seating]
             impatient = now - since >= self._patience_s
-            if missing and self._room(len(missing), held=held or impatient, keep=older):
+            if not impatient and not self._room(1, unused, held=held):
+                break  # nor is there any for who came later
+            for worn in want:
+                older.add(worn)
+                unused.pop(worn, None)
+            missing = [worn for worn in dict.fromkeys(want) if worn not in self._seated and worn not in self._seating]
+            if missing and self._room(len(missing), unused, held=held or impatient):
+                self._clear(len(missing), unused)
                 for worn in missing:
                     self._start_seating(worn)
             elif missing and impatient:
@@ -162,17 +170,21 @@ class Residency:
 
     # --- publishing ---
 
-    async def prepare(self, adapter: RegisteredAdapter, *, seated: bool) -> None:
+    async def prepare(self, adapter: RegisteredAdapter, *, seated: bool) -> LoadedAdapter:
         """Load a version and check it; with ``seated``, put it on the device where a seat is free, or of use to nobody.
 
         Raises :class:`~adapters.errors.AdapterError`."""
         worn = self.hold(adapter, again=True)
         try:
-            await self.loaded(worn)
-            if seated and worn not in self._seated and worn not in self._seating and self._room(1, held=False):
-                self._start_seating(worn)
+            loaded = await self.loaded(worn)
+            if seated and worn not in self._seated and worn not in self._seating:
+                unused = self._unused()
+                if self._room(1, unused, held=False):
+                    self._clear(1, unused)
+                    self._start_seating(worn)
             if worn in self._seating:
                 await asyncio.shield(self._seating[worn])
+            return loaded
         finally:
             self.let_go(worn)
 
@@ -225,24 +237,32 @@ class Residency:
 
     # --- to the device ---
 
-    def _room(self, count: int, *, held: bool, keep: Collection[Worn] = ()) -> bool:
-        """Make ``count`` seats free, by giving away unused ones if need be, or say that it cannot be done."""
-        lacking = count + len(self._seated) + len(self._seating) - self._max_seats
-        unused = [worn for worn in self._unpinned(keep) if not self._seated[worn].references]
-        unused = sorted((w for w in unused if held or w not in self._held), key=lambda worn: worn in self._held)
-        if lacking > len(unused):
-            return False
-        for worn in unused[: max(0, lacking)]:
+    def _unused(self) -> dict[Worn, None]:
+        """Seats that may be given away: those that no request holds before others, the longest unused first."""
+        found = [worn for worn in self._unpinned() if not self._seated[worn].references]
+        return dict.fromkeys(sorted(found, key=lambda worn: worn in self._held))
+
+    def _room(self, count: int, unused: dict[Worn, None], *, held: bool) -> bool:
+        """Whether ``count`` seats are free, or can be had of ``unused``; ``held``: of those too that requests hold."""
+        given = list(islice(unused, self._lacking(count)))
+        return len(given) == self._lacking(count) and (held or not given or given[-1] not in self._held)
+
+    def _clear(self, count: int, unused: dict[Worn, None]) -> None:
+        """Give so many of ``unused`` away that ``count`` seats are free."""
+        for worn in list(islice(unused, self._lacking(count))):
+            del unused[worn]
             self._unseat(worn)
-        return True
 
     def _close(self, count: int, keep: Collection[Worn]) -> None:
         """Close seats until ``count`` come free."""
-        lacking = count + len(self._seated) + len(self._seating) - self._max_seats
-        self._closed.update(self._unpinned(keep)[:lacking])
+        others = (worn for worn in self._unpinned() if worn not in keep)
+        self._closed.update(islice(others, self._lacking(count)))
 
-    def _unpinned(self, keep: Collection[Worn]) -> list[Worn]:
-        return [worn for worn in self._seated if worn not in self._pinned and worn not in keep]
+    def _lacking(self, count: int) -> int:
+        return max(0, count + len(self._seated) + len(self._seating) - self._max_seats)
+
+    def _unpinned(self) -> Iterator[Worn]:
+        return (worn for worn in self._seated if worn not in self._pinned)
 
     def _start_seating(self, worn: Worn) -> None:
         self._seating[worn] = asyncio.create_task(self._seat(worn, self._copies[worn]))

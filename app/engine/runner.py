@@ -19,7 +19,7 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
 from adapters.recogniser import Begun, Launched, Recogniser, widths_upto
 from adapters.windows import cut
-from app.engine.job import Batch
+from app.engine.job import Batch, Job
 from app.engine.pace import TRIAL_S
 
 P = ParamSpec("P")
@@ -34,9 +34,9 @@ Result = Paths | Begun
 
 @dataclass(frozen=True)
 class Ran:
-    """The result of each job, and how long the device took over the batch alone."""
+    """The result of each job, or what is wrong with it alone, and how long the device took over the batch alone."""
 
-    results: Sequence[Result]
+    results: Sequence[Result | Exception]
     seconds: float
 
 
@@ -110,12 +110,14 @@ def _collect(launched: Launched[T], on_half: Callable[[], object]) -> T:
     return launched.result()
 
 
-def _by_job(batch: Batch, found: Sequence[BestPath]) -> list[Paths]:
-    """Raises :class:`~adapters.errors.AdapterFormatError` for an adapter whose logits are no numbers."""
+def _by_job(batch: Batch, found: Sequence[BestPath]) -> list[Paths | AdapterFormatError]:
+    """The paths of each job; an error for one that wears an adapter whose logits are no numbers."""
     paths = iter(found)
-    told = [tuple(islice(paths, len(job.worn))) for job in batch.jobs]
-    for job, some in zip(batch.jobs, told, strict=True):
-        for worn, path in zip(job.worn, some, strict=True):
-            if not np.isfinite(path.probabilities).all():
-                raise AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
-    return told
+    return [_checked(job, tuple(islice(paths, len(job.worn)))) for job in batch.jobs]
+
+
+def _checked(job: Job, paths: Paths) -> Paths | AdapterFormatError:
+    for worn, path in zip(job.worn, paths, strict=True):
+        if not np.isfinite(path.probabilities).all():
+            return AdapterFormatError(worn.name, f"version {worn.version} gives logits that are no numbers")
+    return paths

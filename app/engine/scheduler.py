@@ -61,6 +61,10 @@ class Scheduler:
         """Take out the queued jobs that wear what can never be worn, and return them."""
         return self._remove([job for job in self._queue.values() if worn in job.worn])
 
+    def wants(self) -> set[tuple[Worn, ...]]:
+        """What the queued jobs wear."""
+        return {job.worn for job in self._queue.values()}
+
     def next_batch(self, now: float, seatable: Seatable, *, long: bool = True) -> Batch | None:
         """The next batch, taken out of the queue; None where no job can run.
 

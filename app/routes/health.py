@@ -16,7 +16,8 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health/live", response_model=Health, responses={503: {"model": Health}})
 async def live(request: Request) -> Response:
-    """Whether the process is worth keeping: 200 at once, 503 where the model could not be loaded."""
+    """Whether the process is worth keeping: 200 at once, 503 where the model could not be loaded or its device
+    computes no more."""
     health = service_of(request).health()
     return _answer(health, failed=health.status == "failed")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapters import pauses
 from adapters.beam import BeamSearch
 from adapters.ctc import BestPath, transcript
 from adapters.errors import BadHotWord, DataError, DecodingUnavailable
@@ -89,6 +90,20 @@ def test_frames_that_nobody_heard_are_blank():
     np.testing.assert_array_equal(cut, loud)
 
 
+def test_a_long_recording_is_searched_in_parts_and_says_the_same(monkeypatch):
+    pause = [{"_": 0.9999}] * 30
+    said = emissions(*([*spelled("a cat boat"), {"a": 0.5, "o": 0.49}, *spelled("t "), *pause] * 40))
+    search = BeamSearch(VOCAB)
+    parts = list(search.words(said, **TIMES, hot_words=["cab"]))
+    assert len(said) / pauses.MOST < len(parts) < 6
+    assert all(parts)
+    found = search.transcript(said, **TIMES, hot_words=["cab"])
+    assert list(found.words) == [word for part in parts for word in part]
+    monkeypatch.setattr(pauses, "MOST", len(said))
+    assert found == search.transcript(said, **TIMES, hot_words=["cab"])
+    assert found.text.split().count("a") == 40
+
+
 def test_many_threads_may_search_at_once():
     search = BeamSearch(VOCAB, LanguageModel(estimate(["a cat", "a boat"])))
     with ThreadPoolExecutor(8) as pool:
@@ -105,6 +120,34 @@ def test_without_the_library_the_reader_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ctc_beam_decoder", None)
     with pytest.raises(DecodingUnavailable, match=r"pip install 'tongues\[beam\]'"):
         BeamSearch(VOCAB)
+
+
+ARPA = estimate(["a cat", "a boat"])
+
+
+@pytest.mark.parametrize(
+    ("arpa", "told"),
+    [
+        (ARPA.replace(b"ngram 1=", b"ngram 1=9"), r"Could not parse .*2-grams.*; it takes ARPA text"),
+        (ARPA.replace(b"\\end\\", b""), "KenLM reads: End of file"),
+        (ARPA.replace(b"ngram 2=", b"ngram 2=1"), "2-gram"),
+        (estimate(["a cat"], order=1), "at least a bigram.*two orders or more"),
+    ],
+    ids=["counts", "no end", "fewer", "words alone"],
+)
+def test_a_model_that_kenlm_refuses_is_refused_with_what_is_wrong(arpa, told):
+    with pytest.raises(DataError, match=told):
+        BeamSearch(VOCAB, LanguageModel(arpa))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no language model support"), OSError("wrong GLIBC")])
+def test_a_library_that_cannot_be_used_is_not_the_readers_fault(monkeypatch, error):
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ctc_beam_decoder.BeamSearchDecoder", broken)
+    with pytest.raises(DecodingUnavailable, match=f"of no use here: {error}"):
+        BeamSearch(VOCAB, LanguageModel(ARPA))
 
 
 def test_a_model_that_is_none_is_refused():

@@ -85,7 +85,7 @@ async def cycle(registry: Registry, scale: Scale) -> list[float]:
             dressed = bank.dress([tiers.seat(worn)])
             head = dressed.heads[0].one("head.bias")[: len(TOKENS)]
             assert torch.equal(head, loaded.tensors["head.bias"]), "it wears what was loaded"
-            tiers.release((worn,), 0.0)
+            tiers.release([(worn,)], 0.0)
             tiers.let_go(worn)
             assert tiers.seats <= scale.seats
             if turn:

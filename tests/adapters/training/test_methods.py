@@ -219,9 +219,14 @@ def test_what_is_kept_is_what_would_be_computed(variations, trained, tmp_path):
 def test_only_rows_that_nobody_kept_are_computed(variations, trained, tmp_path, monkeypatch):
     encoder = Encoder(load_model(trained.models / "backbone")).requires_grad_(False).eval()
     cache = TrunkCache(tmp_path, variations, encoder, "f", normalised=True, bfloat16=False)
-    made = []
+    made: list[int] = []
     batch = Computed.batch
-    monkeypatch.setattr(Computed, "batch", lambda start, rows: made.extend(rows) or batch(start, rows))
+
+    def counted(start, rows):
+        made.extend(rows)
+        return batch(start, rows)
+
+    monkeypatch.setattr(Computed, "batch", counted)
     cache.below(1, [3, 4])
     cache.below(1, [4, 29, 29])
     assert sorted(made) == [3, 4, 29]

@@ -10,6 +10,7 @@ from adapters.config import BackboneSize
 from adapters.errors import DataError
 from adapters.language_model import LanguageModel, estimate
 from adapters.store import AdapterStore
+from adapters.training import weigh_words
 from adapters.training.manifest import read_manifest, write_manifest
 from adapters.training.train import train
 from adapters.training.weigh_words import ALPHAS, BETAS, add_language_model
@@ -52,8 +53,13 @@ def test_a_model_that_somebody_else_made(tones, spoken):
     arpa = estimate(["ae io"], 2)
     record = add_language_model(spoken, tones, "es", arpa).record
     assert record.files["language_model"].size_bytes == len(LanguageModel(arpa).packed)
+
+
+@pytest.mark.parametrize("broken", [b"words", estimate(["ae io"]).replace(b"ngram 1=", b"ngram 1=9")])
+def test_a_model_that_cannot_be_used_is_refused_before_anything_is_heard(tones, spoken, monkeypatch, broken):
+    monkeypatch.setattr(weigh_words, "hear_paths", lambda *_, **__: pytest.fail("it hears the dev split"))
     with pytest.raises(DataError, match="ARPA"):
-        add_language_model(spoken, tones, "es", b"words")
+        add_language_model(spoken, tones, "es", broken)
 
 
 def test_without_dev_clips_nothing_can_be_weighed(tones, spoken, tmp_path):

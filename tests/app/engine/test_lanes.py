@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
 from adapters.bank import Bank, Seat
+from adapters.errors import AdapterFormatError, TonguesError
 from app.engine.job import Batch, Job
 from app.engine.lanes import Lanes, Step
+from app.engine.pulse import MOST_MISSES
 from app.engine.residency import Residency, worn_of
 from app.engine.runner import Ran
 from app.engine.scheduler import Budget, Scheduler
@@ -39,7 +42,9 @@ class Forward:
 class Workshop:
     """Lanes whose forwards are :class:`Forward`, and one adapter."""
 
-    def __init__(self, *, count: int, in_flight: int, failing: Sequence[int] = ()) -> None:
+    def __init__(
+        self, *, count: int, in_flight: int, failing: Sequence[int] = (), probe: Callable[[], object] = lambda: None
+    ) -> None:
         self.going: list[Forward] = []
         self.steps: list[Step] = []
         self.failing = failing
@@ -53,6 +58,7 @@ class Workshop:
             self.forward,
             count=count,
             in_flight=in_flight,
+            probe=probe,
             on_step=self.steps.append,
         )
 
@@ -151,6 +157,40 @@ async def test_both_batches_in_flight_may_be_of_long_recordings():
         await shop.see([1], [2])
 
 
+async def test_seats_are_given_away_once_when_a_batch_has_ended_and_all_its_references_are_back(monkeypatch):
+    async with Workshop(count=1, in_flight=1) as shop:
+        waiting = [shop.submit(number) for number in (1, 2, 3)]
+        await shop.see([1, 2, 3])
+        references: list[int] = []
+        serve = shop.tiers.serve
+
+        def watched(now: float, *, held: bool = True) -> None:
+            references.append(shop.tiers._seated[worn_of(adapter("a"))].references)
+            serve(now, held=held)
+
+        monkeypatch.setattr(shop.tiers, "serve", watched)
+        shop.going[0].end()
+        await asyncio.gather(*waiting)
+        await quiet()
+        assert references == [0, 0], "at its end, and when the next batch was looked for"
+
+
+async def test_who_cancels_takes_no_turn_away_from_who_waits_for_the_same():
+    async with Workshop(count=1, in_flight=1) as shop:
+        shop.submit(1)
+        await shop.see([1])
+        both = tuple(worn_of(adapter(name)) for name in "ab")
+        shop.tiers.hold(adapter("b"))
+        for number in (2, 3):
+            shop.lanes.submit(Job(number, f"r{number}", both, ("es", "fr"), WINDOW, 100))
+        assert not shop.tiers.seatable(both, 5.0)
+        assert shop.tiers._wants == {both: 5.0}
+        shop.lanes.cancel("r2")
+        assert shop.tiers._wants == {both: 5.0}, "it waits since then"
+        shop.lanes.cancel("r3")
+        assert not shop.tiers._wants, "nobody does any more"
+
+
 async def test_a_batch_that_fails_before_its_half_keeps_nobody_waiting():
     async with Workshop(count=1, in_flight=2, failing=[2]) as shop:
         first = shop.submit(1)
@@ -168,3 +208,71 @@ async def test_a_batch_that_fails_before_its_half_keeps_nobody_waiting():
         await shop.see([1], [2, 3], [2], [3], [4])
         shop.going[-1].end()
         await asyncio.gather(*failing, later)
+
+
+class Broken:
+    """A device: what its forwards raise, and what one of nothing but noise does."""
+
+    def __init__(self, error: Exception | None, noise: Exception | None) -> None:
+        self.error, self.noise, self.probes = error, noise, 0
+
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
+        if self.error is not None:
+            raise self.error
+        return Ran([() for _ in batch.jobs], seconds=0.25)
+
+    def probe(self) -> None:
+        self.probes += 1
+        if self.noise is not None:
+            raise self.noise
+
+
+BUG = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+ILLEGAL = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+FULL = torch.AcceleratorError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "noise", "misses", "told"),
+    [
+        (ILLEGAL, ILLEGAL, 1, "illegal memory access"),
+        (ILLEGAL, None, 1, None),
+        (BUG, BUG, MOST_MISSES, "shapes"),
+        (BUG, None, MOST_MISSES, None),
+        (FULL, FULL, MOST_MISSES, "out of memory"),
+        (AdapterFormatError("a", "is broken"), BUG, None, None),
+    ],
+)
+async def test_a_device_that_computes_nothing_more_is_told_from_a_bad_job(error, noise, misses, told):
+    device = Broken(error, noise)
+    async with Workshop(count=1, in_flight=1, probe=device.probe) as shop:
+        shop.lanes._forward = device.forward
+        for number in range(1, (misses or 2 * MOST_MISSES) + 1):
+            assert device.probes == 0
+            with pytest.raises(TonguesError):
+                await shop.submit(number)
+        await quiet()
+        assert device.probes == (misses is not None)
+        assert (shop.lanes.pulse.failure is None) == (told is None)
+        assert (told or "") in (shop.lanes.pulse.failure or "")
+        device.error = None
+        await shop.submit(99)
+        assert shop.lanes.pulse.failure is None, "it computes again"
+
+
+async def test_failures_between_which_something_succeeds_are_no_sign():
+    device = Broken(BUG, BUG)
+    async with Workshop(count=1, in_flight=1, probe=device.probe) as shop:
+        shop.lanes._forward = device.forward
+        for number in range(1, 3 * MOST_MISSES):
+            device.error = BUG if number % MOST_MISSES else None
+            await asyncio.gather(shop.submit(number), return_exceptions=True)
+        assert device.probes == 0
+
+
+async def test_a_device_that_takes_no_adapter_any_more_is_told_of():
+    async with Workshop(count=1, in_flight=1) as shop:
+        shop.lanes.fail(worn_of(adapter("a")), RuntimeError("CUDA out of memory"))
+        assert shop.lanes.pulse.failure is None
+        shop.lanes.fail(worn_of(adapter("a")), ILLEGAL)
+        assert "illegal memory access" in str(shop.lanes.pulse.failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -26,7 +27,7 @@ async def test_the_longest_unused_leaves_its_seat():
         await bind(tiers, one)
     for one in (a, b, a):
         assert await take(tiers, worn_of(one))
-        tiers.release((worn_of(one),), 0.0)
+        tiers.release([(worn_of(one),)], 0.0)
     assert await take(tiers, worn_of(c))
     assert [tiers.where(one).where for one in (a, b, c)] == ["device", "host", "device"]
     assert tiers.seats == 2
@@ -42,10 +43,10 @@ async def test_a_seat_that_a_batch_refers_to_is_never_given_away():
     assert await take(tiers, worn_of(b))
     seat = tiers.seat(worn_of(a))
     assert not await take(tiers, worn_of(c))
-    tiers.release((worn_of(a),), 0.0)
+    tiers.release([(worn_of(a),)], 0.0)
     assert not await take(tiers, worn_of(c)), "one reference is left"
     assert tiers.seat(worn_of(a)) is seat
-    tiers.release((worn_of(b),), 0.0)
+    tiers.release([(worn_of(b),)], 0.0)
     assert await take(tiers, worn_of(c))
     assert [tiers.where(one).where for one in (a, b, c)] == ["device", "host", "device"]
 
@@ -58,7 +59,7 @@ async def test_what_sits_is_what_was_loaded():
         assert await take(tiers, worn)
         dressed = tiers._bank.dress([tiers.seat(worn)])
         assert dressed.heads[0].one("head.weight")[0, 0].item() == ord(name)
-        tiers.release((worn,), 0.0)
+        tiers.release([(worn,)], 0.0)
         tiers.let_go(worn)
 
 
@@ -95,7 +96,7 @@ async def test_seats_that_no_request_holds_go_first():
     for one in (held, free):
         assert await take(tiers, worn_of(one))
     for one in (held, free):
-        tiers.release((worn_of(one),), 0.0)
+        tiers.release([(worn_of(one),)], 0.0)
     tiers.let_go(worn_of(free))
     await bind(tiers, new)
     assert await take(tiers, worn_of(new))
@@ -111,15 +112,15 @@ async def test_who_waits_too_long_has_a_seat_closed_for_him():
     assert await take(tiers, busy)
     for now in (1.0, 5.9):
         assert taken(tiers, busy, now), "the next lane's batch"
-        tiers.release((busy,), 0.0)
+        tiers.release([(busy,)], 0.0)
         assert not taken(tiers, late, now)
     assert not taken(tiers, late, 6.1)
     assert not taken(tiers, busy, 6.1), "closed: no new references"
     assert tiers.seats == 1, "what runs goes on"
-    tiers.release((busy,), 0.0)
+    tiers.release([(busy,)], 0.0)
     await settled(tiers)
     assert taken(tiers, late, 7.0)
-    tiers.release((late,), 7.0)
+    tiers.release([(late,)], 7.0)
     assert await take(tiers, busy, 7.0), "and it goes round"
 
 
@@ -143,12 +144,12 @@ async def test_what_is_pinned_never_leaves():
     for one in others:
         await bind(tiers, one)
         assert await take(tiers, worn_of(one))
-        tiers.release((worn_of(one),), 0.0)
+        tiers.release([(worn_of(one),)], 0.0)
     assert tiers.where(pinned).where == "device"
     tiers.unpin(worn_of(pinned))
     for one in others:
         assert await take(tiers, worn_of(one))
-        tiers.release((worn_of(one),), 0.0)
+        tiers.release([(worn_of(one),)], 0.0)
     assert tiers.where(pinned).where != "device"
 
 
@@ -159,10 +160,10 @@ async def test_a_retired_version_goes_when_its_last_request_does():
     assert await take(tiers, old)
     tiers.retire(old)
     assert tiers.where(adapter("es")).where == "device", "a batch wears it"
-    tiers.release((old,), 0.0)
+    tiers.release([(old,)], 0.0)
     assert tiers.where(adapter("es")).where == "device", "a request holds it"
     assert await take(tiers, old), "and may wear it again"
-    tiers.release((old,), 0.0)
+    tiers.release([(old,)], 0.0)
     tiers.let_go(old)
     assert tiers.where(adapter("es")) == Whereabouts("stored", "disk")
     assert tiers.seats == 0
@@ -184,6 +185,29 @@ async def test_who_cannot_be_seated_is_told(monkeypatch):
     assert told[0] == ("es", "out of memory")
 
 
+async def test_a_batch_that_ends_costs_the_loop_little_however_many_wait():
+    tiers = residency(Files(), seats=64, patience_s=1e9)
+    seated, waiting = [
+        [worn_of(adapter(f"{kind}{number}")) for number in range(64 * n)] for kind, n in (("s", 1), ("w", 2))
+    ]
+    for worn in seated + waiting:
+        await bind(tiers, adapter(worn.name))
+    for worn in seated:
+        assert await take(tiers, worn)
+        tiers.take((worn,))  # a batch that goes on
+    for worn in waiting:
+        assert not tiers.seatable((worn,), 0.0)
+    began = time.thread_time()
+    tiers.release([(worn,) for worn in seated], 0.0)
+    assert time.thread_time() - began < 0.05
+    assert not tiers._seating, "every seat is worn"
+    began = time.thread_time()
+    tiers.release([(worn,) for worn in seated], 0.0)
+    assert time.thread_time() - began < 0.05
+    await settled(tiers)
+    assert all(taken(tiers, worn, 0.0) for worn in waiting[:64]), "who came first sits"
+
+
 async def test_who_is_asked_about_later_takes_no_seat_from_who_was_promised_one():
     """Within one try to make a batch: a may be worn, b has waited too long, and c is new."""
     tiers = residency(Files(), seats=1, patience_s=0.0)
@@ -193,7 +217,7 @@ async def test_who_is_asked_about_later_takes_no_seat_from_who_was_promised_one(
     assert await take(tiers, a)
     assert not tiers.seatable((b,), 0.0)
     tiers.forget((b,))
-    tiers.release((a,), 0.0)
+    tiers.release([(a,)], 0.0)
     assert tiers.seatable((a,), 1.0)
     assert not tiers.seatable((b,), 1.0)
     assert not tiers.seatable((c,), 9.0)

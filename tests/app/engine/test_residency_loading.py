@@ -236,7 +236,7 @@ async def test_a_version_stays_bound_although_its_files_go(tmp_path):
     registry.scan()
     for registered in (bound, other, bound):
         assert await take(tiers, worn_of(registered))
-        tiers.release((worn_of(registered),), 0.0)
+        tiers.release([(worn_of(registered),)], 0.0)
     worn = tiers._bank.dress([tiers.seat(worn_of(bound))])
     bias = worn.heads[0].one("head.bias")[: loaded.vocab.size]
     torch.testing.assert_close(bias, loaded.tensors["head.bias"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,10 +51,15 @@ def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank)
     assert runner.in_flight == 1
 
 
-def test_an_adapter_that_gives_no_numbers_is_named(runner_and_bank):
+def test_an_adapter_that_gives_no_numbers_fails_its_own_job_alone(runner_and_bank):
     runner, bank = runner_and_bank
-    weights = tensors(runner)
+    good, weights = tensors(runner), tensors(runner)
     weights["head.weight"] = torch.full_like(weights["head.weight"], np.nan)
-    seat = bank.seat(CONFIG, weights)
-    with pytest.raises(AdapterFormatError, match=r"'es'.*no numbers"):
-        runner.forward(batch(runner), [seat, seat])
+    seats = [bank.seat(CONFIG, weights), bank.seat(CONFIG, good)]
+    first, second = batch(runner).jobs
+    mixed = Batch((first, replace(second, worn=(Worn("fr", "1"),))))
+    bad, fine = runner.forward(mixed, seats).results
+    assert isinstance(bad, AdapterFormatError)
+    assert re.search(r"'es'.*no numbers", str(bad))
+    alone = runner.forward(Batch(mixed.jobs[1:]), seats[1:]).results[0]
+    np.testing.assert_array_equal(fine[0].ids, alone[0].ids)

@@ -120,8 +120,9 @@ class Traffic:
         return batch
 
     def _finish(self, batch: Batch | None) -> None:
-        for job in batch.jobs if batch is not None else ():
-            self.tiers.release(job.worn, self.now)
+        jobs = batch.jobs if batch is not None else ()
+        self.tiers.release([job.worn for job in jobs], self.now)
+        for job in jobs:
             self.answered[job.id] += 1
             self._go(job)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,6 +102,26 @@ def test_a_new_version_brings_its_language_model(spoken: Live, model_folder: Pat
     assert after != before
     assert {"le", "petit", "bateau", "la", "maison", "a", "b"} & set(after.split())
     assert spoken.http.get("/adapters/es").json()["language_model"] is False
+
+
+BROKEN = LanguageModel(estimate(["le petit bateau"]).replace(b"ngram 1=", b"ngram 1=9"))
+
+
+def test_a_language_model_that_cannot_be_used_is_not_published(
+    spoken: Live, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = spoken.http.get("/adapters/fr").json()["version"]
+    publish_unsure(tmp_path, model_folder, "fr", BROKEN)
+    refused = put(spoken, "fr", files_of(tmp_path, "fr"))
+    assert (refused.status_code, fault(refused)["code"]) == (422, "bad_adapter")
+    assert "not a language model that KenLM reads" in fault(refused)["message"]
+    assert spoken.http.get("/adapters/fr").json()["version"] == before
+    monkeypatch.setitem(sys.modules, "ctc_beam_decoder", None)
+    assert put(spoken, "fr", files_of(tmp_path, "fr")).status_code == 201, "nobody here can search with it"
+    monkeypatch.undo()
+    broken = spoken.transcribe(CLIP, "lang=fr&decode=beam")
+    assert (broken.status_code, fault(broken)["code"]) == (503, "adapter_unusable")
+    assert said(spoken, "lang=fr")
 
 
 def test_openai_clients_may_ask_as_well(live: Live) -> None:

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
 from adapters.registry import Registry
 from adapters.store import AdapterStore
+from app.engine.engine import Engine
+from app.engine.runner import Ran, Runner
+from app.service import make_engine
 from app.settings import Settings
 from tests.app.live import Live, serving, wait_until
 from tests.app.recordings import recording
@@ -27,6 +31,7 @@ class FakeEngine:
         self.source = str(backbone)
         self.gate, self.error = gate, error
         self.ready = False
+        self.failure: str | None = None
 
     async def start(self) -> None:
         if self.gate is not None:
@@ -97,6 +102,45 @@ def test_a_bug_is_told_in_the_one_shape_and_logged_with_the_id(
     assert response.headers["x-request-id"] == "r-17"
     assert "r-17" in caplog.text
     assert "a bug with a secret in it" in caplog.text
+
+
+class Mortal(Runner):
+    """A runner whose device dies when it is told to."""
+
+    dead = threading.Event()
+
+    def forward(self, *given: Any) -> Ran:
+        self._live()
+        return super().forward(*given)
+
+    def trial_s(self, rows: int) -> float:
+        self._live()
+        return super().trial_s(rows)
+
+    def _live(self) -> None:
+        if self.dead.is_set():
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_device_that_died_is_told_until_it_computes_again(model_folder: Path) -> None:
+    def make(settings: Settings) -> Engine:
+        engine = make_engine(settings)
+        engine.runner_class = Mortal
+        return engine
+
+    Mortal.dead.clear()
+    with serving(Settings.read(models=model_folder, threads=1, lanes=1), make=make) as live:
+        assert live.transcribe(recording("wav-16k")).status_code == 200
+        Mortal.dead.set()
+        assert live.transcribe(recording("wav-16k")).status_code == 500
+        for probe in ("live", "ready"):
+            told = live.http.get(f"/health/{probe}")
+            assert (told.status_code, told.json()["status"]) == (503, "failed")
+            assert "illegal memory access" in told.json()["reason"]
+        assert live.metric("tongues_ready") == 0
+        Mortal.dead.clear()
+        assert live.transcribe(recording("wav-16k")).status_code == 200
+        assert live.http.get("/health/live").status_code == 200
 
 
 def test_metrics(live: Live) -> None:
