@@ -9,7 +9,6 @@ from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
@@ -56,7 +55,6 @@ class Runner:
         self._device_thread: ThreadPoolExecutor | None = None
         if bank.device.type == "cuda":
             self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-            torch.backends.cudnn.allow_tf32 = False  # who asks for float32 asks for its digits
 
     @property
     def in_flight(self) -> int:
