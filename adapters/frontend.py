@@ -1,7 +1,7 @@
 """From samples to the first hidden states: normalise, pad, convolve, project. Padding never leaks into a row.
 
-Two leaks are closed here. Zero mean and unit variance are taken over each window before it is padded, never over the
-padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run over time, runs over the
+Two leaks are closed here. Zero mean and unit variance are taken over each window, before it is padded or over its valid
+samples alone, never over the padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run over time, runs over the
 valid frames alone. Every other operation of the front end is local to a frame.
 """
 
@@ -103,6 +103,21 @@ def normalise(samples: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return scaled
 
 
+def normalise_rows(samples: Tensor, ends: Tensor) -> Tensor:
+    """:func:`normalise` of each row where it lies, in operations that depend on no length.
+
+    Semantics: samples (B, N) float32, each row's first ``ends`` (B,) of them -> (B, N) float32, zeros behind each row's
+    end, whatever lay there.
+    """
+    valid = valid_mask(ends, samples.shape[1], samples.device)
+    assert valid is not None
+    count = ends[:, None]  # (B, 1)
+    mean = torch.where(valid, samples, 0).sum(dim=1, keepdim=True, dtype=torch.float64) / count
+    scaled = torch.where(valid, samples - mean.to(torch.float32), 0)
+    power = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).square() / count
+    return scaled.div_(torch.sqrt(power + NORMALISE_EPS))
+
+
 def few_widths(samples: int, apart: float = 1.06) -> int:
     """The next of a series of widths, each ``apart`` times the one before.
 
@@ -136,14 +151,16 @@ def pad(
     if not windows or any(w.ndim != 1 or not w.size for w in windows):
         raise ValueError("a batch needs at least one window, each of shape (N,) with N > 0")
     shape = max(len(windows), rows or 0), width(max(w.size for w in windows))
-    padded = torch.zeros(shape, dtype=torch.float32, pin_memory=pinned)
+    padded = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
     samples = padded.numpy()
+    samples[len(windows) :] = 0
     for row, window in enumerate(windows):
         place = samples[row, : window.size]
         if normalised:
             normalise(window, out=place)
         else:
             place[:] = window
+        samples[row, window.size :] = 0
     return PaddedAudio(padded, tuple(w.size for w in windows))
 
 

@@ -22,7 +22,7 @@ from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder, Frames, Worn
 from adapters.fixed import FixedAdapters
-from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, pad
+from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, normalise_rows, pad
 from adapters.graphs import Graphs, Run, cuda_recorder, eagerly
 from adapters.language_head import LanguageHead
 from adapters.streams import Event
@@ -95,12 +95,13 @@ class Recogniser:
         self._run = run
 
     def prepare(self, windows: Sequence[Window]) -> PaddedAudio:
-        """The host's part of what begins with audio. Every window must have at least one frame."""
+        """The host's part of what begins with audio; where shapes are fixed the samples stay as they are until
+        they are on the device. Every window must have at least one frame."""
         samples = [window.samples for window in windows]
         if not self._fixed:
             return pad(samples, normalised=self._normalised)
-        count = few_rows(len(windows))
-        audio = pad(samples, normalised=self._normalised, width=_fixed_widths, rows=count, pinned=self._on_gpu)
+        count = few_rows(len(windows))  # normalised later, on the device: on the host that takes longer than a step
+        audio = pad(samples, normalised=False, width=_fixed_widths, rows=count, pinned=self._on_gpu)
         one_frame = self._encoder.geometry.receptive_field  # rows of zeros, but never rows of nothing
         ends = torch.tensor([*audio.lengths, *[one_frame] * (count - len(windows))])
         return replace(audio, ends=ends.pin_memory() if self._on_gpu else ends)
@@ -179,6 +180,8 @@ class Recogniser:
             return self._encoder.trunk(audio, layers)
 
         def trunk(samples: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+            if self._normalised:
+                samples = normalise_rows(samples, ends)
             frames = self._encoder.trunk(PaddedAudio(samples, (), ends), layers)
             assert isinstance(frames.lengths, Tensor)
             return frames.hidden, frames.lengths

@@ -18,6 +18,7 @@ from adapters.frontend import (
     group_norm_by_sums,
     masked_group_norm,
     normalise,
+    normalise_rows,
     pad,
     valid_mask,
 )
@@ -92,6 +93,24 @@ def test_normalise_equals_transformers(seconds, loudness):
 
 def test_normalising_silence_gives_silence():
     assert not normalise(np.full(1000, 0.25, np.float32)).any()
+
+
+@pytest.mark.parametrize("behind", [0.0, 1e6, float("nan")])
+def test_rows_normalised_where_they_lie_equal_each_alone(behind):
+    """Quiet, loud and far from zero mean, with anything behind their ends; rows of zeros too."""
+    rows = [clip(0.3, 1), clip(1.0, 2, loudness=0.8), clip(0.03, 3, loudness=1e-3) + np.float32(0.2), clip(18.0, 4)]
+    rows += [np.full(400, 0.25, np.float32), np.zeros(400, np.float32)]
+    ends = torch.tensor([row.size for row in rows])
+    samples = torch.full((len(rows), few_widths(18 * 16_000)), behind)
+    for row, alone in enumerate(rows):
+        samples[row, : alone.size] = torch.from_numpy(alone)
+    before = samples.clone()
+    found = normalise_rows(samples, ends)
+    torch.testing.assert_close(samples, before, rtol=0, atol=0, equal_nan=True)
+    assert found.dtype == torch.float32
+    for row, alone in enumerate(rows):
+        np.testing.assert_allclose(found[row, : alone.size].numpy(), normalise(alone), atol=1e-5, rtol=1e-5)
+        assert not found[row, alone.size :].any()
 
 
 def test_each_row_is_normalised_alone_and_zero_behind_its_end():

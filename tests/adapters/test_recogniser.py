@@ -106,6 +106,22 @@ def test_a_trunk_and_the_top_after_it_say_what_the_whole_says(encoder, fixed):
         np.testing.assert_array_equal(ours.ids, theirs.ids)
 
 
+def test_where_shapes_are_fixed_samples_are_normalised_on_the_device(encoder):
+    """A lane's thread prepares the next batch while half of one runs, and normalising takes longer than that. Where the
+    checkpoint wants none, nor is it done."""
+    bank, seats = seated(encoder)
+    given = windows(encoder, 0.5, 1.1, 0.8)
+    for normalised in (False, True):
+        recogniser = Recogniser(encoder, bank, normalised=normalised, fixed=True)
+        audio = recogniser.prepare(given)
+        for row, window in enumerate(given):
+            np.testing.assert_array_equal(audio.samples[row, : window.samples.size].numpy(), window.samples)
+            assert not audio.samples[row, window.samples.size :].any()
+        expected = recognise(encoder, given, bank.dress(seats), normalised=normalised)
+        for ours, theirs in zip(recogniser.whole(audio, given, (0, 1, 2), seats).result(), expected, strict=True):
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+
+
 def test_paths_do_not_keep_their_batch_in_memory(encoder):
     bank, seats = seated(encoder)
     (given,) = windows(encoder, 1.0)
