@@ -66,8 +66,8 @@ def load_backbone(
     product: the same output for less work. So are, in float32 on a CPU, the product of spectra that the convolution is
     (:mod:`adapters.positions`) and the linears packed for its kernels (:mod:`adapters.packed`), but where it is not
     for ``serving``: they run neither on another device than they were loaded on nor in another dtype, nor under
-    autocast, and give no gradient. The process' convolutions in float32 are no longer TF32. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
-    (:mod:`adapters.quantised`).
+    autocast, and give no gradient. From then on the process' convolutions in float32 are not TF32.
+    ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
     """

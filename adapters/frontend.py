@@ -1,8 +1,8 @@
 """From samples to the first hidden states: normalise, pad, convolve, project. Padding never leaks into a row.
 
 Two leaks are closed here. Zero mean and unit variance are taken over each window, before it is padded or over its valid
-samples alone, never over the padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run over time, runs over the
-valid frames alone. Every other operation of the front end is local to a frame.
+samples alone, never over the padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run
+over time, runs over the valid frames alone. Every other operation of the front end is local to a frame.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder, Frames, Worn
 from adapters.fixed import FixedAdapters
 from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, normalise_rows, pad
-from adapters.graphs import Graphs, Run, cuda_recorder, eagerly
+from adapters.graphs import Run, cuda_graphs, eagerly
 from adapters.language_head import LanguageHead
 from adapters.streams import Event
 from adapters.windows import Window
@@ -91,7 +91,7 @@ class Recogniser:
         self._on_gpu = bank.device.type == "cuda"
         self._fixed = self._on_gpu if fixed is None else fixed
         if run is None:
-            run = Graphs(cuda_recorder(bank.device)) if self._on_gpu else eagerly
+            run = cuda_graphs(bank.device) if self._on_gpu else eagerly
         self._run = run
 
     def prepare(self, windows: Sequence[Window]) -> PaddedAudio:
