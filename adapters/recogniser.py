@@ -94,6 +94,12 @@ class Recogniser:
             run = cuda_graphs(bank.device) if self._on_gpu else eagerly
         self._run = run
 
+    @property
+    def settled(self) -> int:
+        """The first call of a shape that takes as long as all later ones: kernels are compiled and memory touched in
+        call 1, graphs recorded in call 2."""
+        return 2 if self._run is eagerly else 3
+
     def prepare(self, windows: Sequence[Window]) -> PaddedAudio:
         """The host's part of what begins with audio; where shapes are fixed the samples stay as they are until
         they are on the device. Every window must have at least one frame."""
@@ -125,9 +131,9 @@ class Recogniser:
 
     @torch.inference_mode()
     def bare(self, audio: PaddedAudio) -> Launched[None]:
-        """All layers, without anything worn and without a head: how long that takes."""
+        """All layers, without anything worn and without a head: how long that takes, from call :attr:`settled` on."""
         began = self._now()
-        self._trunk(audio.to(self._bank.device), self._encoder.layer_count, eagerly)
+        self._trunk(audio.to(self._bank.device), self._encoder.layer_count)
         done = self._now()
         return Launched(lambda: None, began, done, done)
 
@@ -175,7 +181,7 @@ class Recogniser:
         read = partial(_paths, self._to_host(ids), self._to_host(probabilities), own, told)
         return Launched(read, began, half, self._now())
 
-    def _trunk(self, audio: PaddedAudio, layers: int, run: Run | None = None) -> Frames:
+    def _trunk(self, audio: PaddedAudio, layers: int) -> Frames:
         if audio.ends is None:
             return self._encoder.trunk(audio, layers)
 
@@ -186,7 +192,7 @@ class Recogniser:
             assert isinstance(frames.lengths, Tensor)
             return frames.hidden, frames.lengths
 
-        hidden, lengths = (run or self._run)(("trunk", layers), trunk, (audio.samples, audio.ends))
+        hidden, lengths = self._run(("trunk", layers), trunk, (audio.samples, audio.ends))
         return Frames(hidden, lengths, layers)
 
     def _top(self, frames: Frames, worn: Worn) -> tuple[Tensor, ...]:
