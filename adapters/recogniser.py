@@ -23,7 +23,7 @@ from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder, Frames, Worn
 from adapters.fixed import FixedAdapters
 from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, normalise_rows, pad
-from adapters.graphs import Run, cuda_graphs, eagerly
+from adapters.graphs import Graphs, Run, cuda_graphs, eagerly
 from adapters.language_head import LanguageHead
 from adapters.streams import Event
 from adapters.windows import Window
@@ -219,6 +219,9 @@ class Recogniser:
         return Frames(F.pad(frames.hidden, (0, 0, 0, width - longest, 0, rows - count)), lengths, frames.layer)
 
     def _dress(self, seats: Sequence[Seat]) -> Worn:
+        if isinstance(self._run, Graphs):
+            for pool in self._bank.dropped():
+                self._run.forget(pool)
         return self._bank.dress_fixed(seats, few_rows(len(seats))) if self._fixed else self._bank.dress(seats)
 
     def _index(self, rows: Sequence[int]) -> Sequence[int] | Tensor:
