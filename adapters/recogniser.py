@@ -33,6 +33,8 @@ T = TypeVar("T", covariant=True)
 _fixed_widths = partial(few_widths, apart=2**0.25)
 """Of which there are few enough for a graph each."""
 
+_HOP = 320  # samples a frame, of every published backbone: only for what a batch costs
+
 
 def widths_upto(longest: int) -> list[int]:
     """The widths in samples that a GPU computes windows of up to ``longest`` samples in."""
@@ -40,6 +42,11 @@ def widths_upto(longest: int) -> list[int]:
     while found[-1] < longest:
         found.append(_fixed_widths(found[-1] + 1))
     return found
+
+
+def computed_frames(rows: int, longest: int) -> int:
+    """How many frames a GPU computes for so many rows, the longest of so many frames (of 20 ms)."""
+    return few_rows(rows) * round(_fixed_widths((longest + 1) * _HOP) / _HOP)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def make_engine(settings: Settings) -> Engine:
     """The engine that ``settings`` describe, not started yet."""
     import torch
 
+    from adapters.recogniser import computed_frames
     from app.engine.config import EngineConfig
     from app.engine.engine import Engine
     from app.engine.pace import Pace
@@ -40,7 +41,7 @@ def make_engine(settings: Settings) -> Engine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
-    usual = CPU_BUDGET if on_cpu else GPU_BUDGET
+    usual = CPU_BUDGET if on_cpu else replace(GPU_BUDGET, computed=computed_frames)
     pace = Pace() if on_cpu else Pace(_GPU_STEP_S, CPU_BUDGET.max_frames, GPU_BUDGET.max_frames, _GPU_SINGLES)
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
