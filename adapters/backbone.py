@@ -66,8 +66,8 @@ def load_backbone(
     product: the same output for less work. So are, in float32 on a CPU, the product of spectra that the convolution is
     (:mod:`adapters.positions`) and the linears packed for its kernels (:mod:`adapters.packed`), but where it is not
     for ``serving``: they run neither on another device than they were loaded on nor in another dtype, nor under
-    autocast, and give no gradient. ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only
-    (:mod:`adapters.quantised`).
+    autocast, and give no gradient. From then on the process' convolutions in float32 are not TF32.
+    ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
     """
@@ -75,6 +75,7 @@ def load_backbone(
         raise BackboneError(
             f"{quantise} is for a CPU in float32, not for {device} in {str(dtype).removeprefix('torch.')}"
         )
+    torch.backends.cudnn.allow_tf32 = False  # who asks for float32 asks for its digits
     encoder = Encoder(_empty(read_config(folder)))
     fold_weight_norm(encoder)
     fuse_attention(encoder)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +34,8 @@ from adapters.streams import Turns
 HEAD_CLASS = 16
 
 Slot = tuple[PoolKey, int]
+PoolName = tuple[PoolKey, int]
+"""A pool's key and its number."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Bank:
         self._pools: dict[PoolKey, Pool] = {}
         self._seating = threading.Lock()  # one writer; held while weights are copied
         self._lock = threading.Lock()  # the books: who has which slot; never held while anything is copied
+        self._dropped: deque[PoolName] = deque()
 
     @property
     def bytes(self) -> int:
@@ -78,9 +83,10 @@ class Bank:
             return sum(pool.bytes for pool in self._pools.values())
 
     def seat(self, config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Seat:
-        """Copy an adapter (tensors named as on disk) to free slots.
+        """Copy an adapter (tensors named as on disk) to free slots. Where a GPU has no memory for a new pool, those
+        that nobody sits in make room.
 
-        Raises :class:`~adapters.errors.BankFull`, with nothing taken.
+        Raises :class:`~adapters.errors.BankFull`, or torch's ``OutOfMemoryError``, with nothing taken.
         """
         wanted = self._wanted(config, tensors)
         taken: dict[str, Slot] = {}
@@ -115,6 +121,13 @@ class Bank:
             for key, number in seat.slots:
                 self._pools[key].give_back(number)
 
+    def dropped(self) -> list[PoolName]:
+        """The pools that were dropped since this was asked last: what was recorded of them is of no use any more."""
+        found = []
+        while self._dropped:
+            found.append(self._dropped.popleft())
+        return found
+
     @contextlib.contextmanager
     def reading(self, seats: Sequence[Seat]) -> Iterator[None]:
         """What the device is given in here wears these seats: their slots are not written again before it has run.
@@ -140,30 +153,56 @@ class Bank:
         self.turns.ready({slot for seat in seats for slot in seat.slots})
         numbers: list[list[int]] = []
 
-        def stacks(slots: Sequence[Slot | None]) -> tuple[Stack, ...]:
-            keys = sorted({slot[0] for slot in slots if slot is not None}, key=repr)
+        def stacks(slots: Sequence[Slot | None], also: Collection[PoolKey] = ()) -> tuple[Stack, ...]:
+            keys = sorted({slot[0] for slot in slots if slot is not None} | {*also}, key=repr)
             first = len(numbers)
             for key in keys:
                 worn = [slot[1] if slot is not None and slot[0] == key else 0 for slot in slots]
                 numbers.append(worn + [0] * (rows - len(worn)))
             pools = [self._pools[key] for key in keys]
             return tuple(
-                Stack(key, pool.views, pool.sites, first + place)
+                Stack(key, pool.number, pool.views, pool.sites, first + place)
                 for place, (key, pool) in enumerate(zip(keys, pools, strict=True))
             )
 
         with self._lock:
             method = stacks([seat.method for seat in seats])
             norms = stacks([seat.norms for seat in seats])
-            heads = stacks([seat.head for seat in seats])
+            heads = stacks([seat.head for seat in seats], self._cheap_heads())
         slots = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
         return FixedAdapters(min(seat.lowest_layer for seat in seats), method, norms, heads, slots)
 
+    def _cheap_heads(self) -> list[PoolKey]:
+        """All heads, where they cost no more than one projection of a layer together: then batches need not be told
+        apart by which of them their rows wear."""
+        heads = [key for key in self._pools if key[0] == "head"]
+        return heads if sum(int(str(key[1])) for key in heads) <= self.size.hidden else []
+
     def _new_pool(self, shapes: Mapping[str, tuple[int, ...]], role: str) -> Pool:
         at = sites(shapes) if role == "method" else {}
-        pool = Pool(shapes, self.limit, self.device, self.dtype, at)
+        make = partial(Pool, shapes, self.limit, self.device, self.dtype, at)
+        try:
+            pool = make()
+        except torch.OutOfMemoryError:
+            if not self._drop_empty():
+                raise
+            pool = make()
         self.turns.seating.wait(self.turns.compute.record())  # where its zeros are being written
         return pool
+
+    def _drop_empty(self) -> bool:
+        """Whether there were pools that nobody sits in. What the device was given before may read and write them; what
+        is given later keeps their tensors until it has been, and comes before whoever gets their memory."""
+        with self._lock:
+            empty = {key: pool for key, pool in self._pools.items() if pool.empty}
+            for key in empty:
+                del self._pools[key]
+        if not empty:
+            return False
+        for stream in (self.turns.compute, self.turns.seating):
+            stream.record().synchronize()
+        self._dropped.extend((key, pool.number) for key, pool in empty.items())
+        return True
 
     def _wanted(
         self, config: AdapterConfig, tensors: Mapping[str, Tensor]

@@ -1,9 +1,9 @@
 """What rows wear, in operations that are the same for every batch of a shape: a GPU's graphs are recorded once.
 
 :class:`~adapters.batch.BatchAdapters` leaves rows out of pools that they wear nothing of, so its shapes follow the
-batch. Here every pool that any row wears acts on all rows, and rows that wear nothing of it wear its slot 0, which
-holds zeros: a method with zeros for weights leaves a row as it is (:mod:`adapters.methods`). Only the slot numbers
-change from batch to batch.
+batch. Here every pool that any row wears acts on all rows, as do all heads where they are few, and rows that wear
+nothing of it wear its slot 0, which holds zeros: a method with zeros for weights leaves a row as it is
+(:mod:`adapters.methods`). Only the slot numbers change from batch to batch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ PoolKey = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Stack:
-    """The tensors of one pool, stacked by slot, and the row of :attr:`FixedAdapters.slots` that is about it."""
+    """The tensors of one pool, stacked by slot, and the row of :attr:`FixedAdapters.slots` that is about it.
+    ``number``: of the pool, another one when it was dropped and made again under its key."""
 
     key: PoolKey
+    number: int
     views: Mapping[str, Tensor]
     sites: Sites
     row: int
@@ -52,7 +54,7 @@ class FixedAdapters:
     def kind(self) -> Hashable:
         """All that the operations depend on, but for the slots."""
         return self.lowest_layer, *(
-            tuple(stack.key for stack in part) for part in (self.method, self.norms, self.heads)
+            tuple((stack.key, stack.number) for stack in part) for part in (self.method, self.norms, self.heads)
         )
 
     def norm(self, layer: int, which: Norm, base: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """From samples to the first hidden states: normalise, pad, convolve, project. Padding never leaks into a row.
 
-Two leaks are closed here. Zero mean and unit variance are taken over each window before it is padded, never over the
-padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run over time, runs over the
-valid frames alone. Every other operation of the front end is local to a frame.
+Two leaks are closed here. Zero mean and unit variance are taken over each window, before it is padded or over its valid
+samples alone, never over the padded batch; and the group norm of wav2vec 2.0 Base and HuBERT Base, whose statistics run
+over time, runs over the valid frames alone. Every other operation of the front end is local to a frame.
 """
 
 from __future__ import annotations
@@ -103,6 +103,21 @@ def normalise(samples: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return scaled
 
 
+def normalise_rows(samples: Tensor, ends: Tensor) -> Tensor:
+    """:func:`normalise` of each row where it lies, in operations that depend on no length.
+
+    Semantics: samples (B, N) float32, each row's first ``ends`` (B,) of them -> (B, N) float32, zeros behind each row's
+    end, whatever lay there.
+    """
+    valid = valid_mask(ends, samples.shape[1], samples.device)
+    assert valid is not None
+    count = ends[:, None]  # (B, 1)
+    mean = torch.where(valid, samples, 0).sum(dim=1, keepdim=True, dtype=torch.float64) / count
+    scaled = torch.where(valid, samples - mean.to(torch.float32), 0)
+    power = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).square() / count
+    return scaled.div_(torch.sqrt(power + NORMALISE_EPS))
+
+
 def few_widths(samples: int, apart: float = 1.06) -> int:
     """The next of a series of widths, each ``apart`` times the one before.
 
@@ -136,14 +151,16 @@ def pad(
     if not windows or any(w.ndim != 1 or not w.size for w in windows):
         raise ValueError("a batch needs at least one window, each of shape (N,) with N > 0")
     shape = max(len(windows), rows or 0), width(max(w.size for w in windows))
-    padded = torch.zeros(shape, dtype=torch.float32, pin_memory=pinned)
+    padded = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
     samples = padded.numpy()
+    samples[len(windows) :] = 0
     for row, window in enumerate(windows):
         place = samples[row, : window.size]
         if normalised:
             normalise(window, out=place)
         else:
             place[:] = window
+        samples[row, window.size :] = 0
     return PaddedAudio(padded, tuple(w.size for w in windows))
 
 
@@ -165,17 +182,20 @@ def indices(values: Sequence[int], device: torch.device | str) -> Tensor:
     return found.to(device, non_blocking=True)
 
 
-def masked_group_norm(x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int]) -> Tensor:
+def masked_group_norm(
+    x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int], *, spent: bool = False
+) -> Tensor:
     """Group norm with one group a channel, over each row's valid frames only.
 
     Semantics: x (B, C, T), each row's valid frames -> (B, C, T); what lies behind a row's end comes out finite, and is
-    never read. Statistics in float32, whatever the dtype of ``x``.
+    never read. Statistics in float32, whatever the dtype of ``x``. ``spent``: nobody needs ``x`` any more, and no
+    gradient flows, so that it may be overwritten.
     """
     if isinstance(lengths, Tensor):
-        return group_norm_by_sums(x, norm, lengths)
+        return group_norm_by_sums(x, norm, lengths, spent=spent)
     if all(length == x.shape[2] for length in lengths):
         return _group_norm(x, norm)
-    return group_norm_by_sums(x, norm, lengths) if x.is_cuda else group_norm_by_rows(x, norm, lengths)
+    return group_norm_by_sums(x, norm, lengths, spent=spent) if x.is_cuda else group_norm_by_rows(x, norm, lengths)
 
 
 def group_norm_by_rows(x: Tensor, norm: nn.GroupNorm, lengths: Sequence[int]) -> Tensor:
@@ -185,18 +205,23 @@ def group_norm_by_rows(x: Tensor, norm: nn.GroupNorm, lengths: Sequence[int]) ->
     return torch.cat([F.pad(_group_norm(row[:, :, :end], norm), (0, width - end)) for row, end in rows])
 
 
-def group_norm_by_sums(x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int]) -> Tensor:
-    """:func:`masked_group_norm` in as many kernels for many rows as for one, for a GPU."""
+def group_norm_by_sums(
+    x: Tensor, norm: nn.GroupNorm, lengths: Lengths | Sequence[int], *, spent: bool = False
+) -> Tensor:
+    """:func:`masked_group_norm` in as many kernels for many rows as for one, for a GPU. The largest tensor of a forward
+    goes through here: where it is ``spent``, one more of its size is made, in float32, and the result lies in ``x``."""
     ends = lengths if isinstance(lengths, Tensor) else indices(lengths, x.device)
-    inside = ends[:, None, None]  # (B, 1, 1)
-    count = inside.to(torch.float32)
-    valid = (torch.arange(x.shape[2], device=x.device) < inside).to(torch.float32)  # (B, 1, T)
-    wide = x.float()
-    mean = (wide * valid).sum(dim=2, keepdim=True) / count  # (B, C, 1)
-    centred = (wide - mean) * valid
-    variance = centred.square().sum(dim=2, keepdim=True) / count
+    count = ends[:, None, None].to(torch.float32)  # (B, 1, 1)
+    behind = (torch.arange(x.shape[2], device=x.device) >= ends[:, None])[:, None, :]  # (B, 1, T)
+    x = x.masked_fill_(behind, 0) if spent else x.masked_fill(behind, 0)
+    mean = x.sum(dim=2, keepdim=True, dtype=torch.float32) / count  # (B, C, 1)
+    centred = (x - mean).masked_fill_(behind, 0)  # float32
+    variance = torch.linalg.vector_norm(centred, dim=2, keepdim=True).square() / count
     scale = norm.weight.float()[None, :, None] * torch.rsqrt(variance + norm.eps)
-    return (centred * scale + norm.bias.float()[None, :, None]).to(x.dtype)
+    shift = norm.bias.float()[None, :, None]
+    if spent:
+        return torch.addcmul(shift, centred, scale, out=x)
+    return torch.addcmul(shift, centred, scale).to(x.dtype)
 
 
 def _group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -230,7 +255,7 @@ class FrontEnd(nn.Module):
             x = layer.conv(x)  # (B, C, T')
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):
-                x = masked_group_norm(x, norm, lengths[index])
+                x = masked_group_norm(x, norm, lengths[index], spent=not torch.is_grad_enabled())
             elif norm is not None:
                 x = norm(x.transpose(1, 2)).transpose(1, 2)
             x = layer.activation(x)

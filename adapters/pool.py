@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import mmap
 import sys
@@ -17,6 +18,7 @@ from adapters.errors import BankFull
 from adapters.shapes import Sites
 
 _SLOW_TO_TOUCH = 1 << 22  # bytes whose pages take milliseconds to be made
+_NUMBERS = itertools.count()
 _MAP_NORESERVE = 0x4000  # Linux; mmap has no name for it before Python 3.13
 
 
@@ -39,6 +41,7 @@ class Pool:
         """``sites``: where in the layers its tensors act. Raises :class:`~adapters.errors.BankFull` where there is no
         room for it."""
         self._shapes, self.sites = dict(shapes), sites
+        self.number = next(_NUMBERS)  # no other pool of this process has it
         self._width = sum(math.prod(shape) for shape in shapes.values())
         self._buffer = _zeros(1 + limit, self._width, device, dtype)
         self._free = list(range(1, 1 + limit))  # a heap
@@ -54,6 +57,11 @@ class Pool:
     def slot_bytes(self) -> int:
         """Bytes of one slot."""
         return self._width * self._buffer.element_size()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no slot is taken."""
+        return len(self._free) == len(self._buffer) - 1
 
     def take(self) -> int:
         """The number of a free slot, whose contents are nobody's. Raises :class:`~adapters.errors.BankFull`."""

@@ -22,8 +22,8 @@ from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath, best_tokens
 from adapters.encoder import Encoder, Frames, Worn
 from adapters.fixed import FixedAdapters
-from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, pad
-from adapters.graphs import Graphs, Run, cuda_recorder, eagerly
+from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, normalise_rows, pad
+from adapters.graphs import Graphs, Run, cuda_graphs, eagerly
 from adapters.language_head import LanguageHead
 from adapters.streams import Event
 from adapters.windows import Window
@@ -33,6 +33,8 @@ T = TypeVar("T", covariant=True)
 _fixed_widths = partial(few_widths, apart=2**0.25)
 """Of which there are few enough for a graph each."""
 
+_HOP = 320  # samples a frame, of every published backbone: only for what a batch costs
+
 
 def widths_upto(longest: int) -> list[int]:
     """The widths in samples that a GPU computes windows of up to ``longest`` samples in."""
@@ -40,6 +42,11 @@ def widths_upto(longest: int) -> list[int]:
     while found[-1] < longest:
         found.append(_fixed_widths(found[-1] + 1))
     return found
+
+
+def computed_frames(rows: int, longest: int) -> int:
+    """How many frames a GPU computes for so many rows, the longest of so many frames (of 20 ms)."""
+    return few_rows(rows) * round(_fixed_widths((longest + 1) * _HOP) / _HOP)
 
 
 @dataclass(frozen=True)
@@ -91,16 +98,23 @@ class Recogniser:
         self._on_gpu = bank.device.type == "cuda"
         self._fixed = self._on_gpu if fixed is None else fixed
         if run is None:
-            run = Graphs(cuda_recorder(bank.device)) if self._on_gpu else eagerly
+            run = cuda_graphs(bank.device) if self._on_gpu else eagerly
         self._run = run
 
+    @property
+    def settled(self) -> int:
+        """The first call of a shape that takes as long as all later ones: kernels are compiled and memory touched in
+        call 1, graphs recorded in call 2."""
+        return 2 if self._run is eagerly else 3
+
     def prepare(self, windows: Sequence[Window]) -> PaddedAudio:
-        """The host's part of what begins with audio. Every window must have at least one frame."""
+        """The host's part of what begins with audio; where shapes are fixed the samples stay as they are until
+        they are on the device. Every window must have at least one frame."""
         samples = [window.samples for window in windows]
         if not self._fixed:
             return pad(samples, normalised=self._normalised)
-        count = few_rows(len(windows))
-        audio = pad(samples, normalised=self._normalised, width=_fixed_widths, rows=count, pinned=self._on_gpu)
+        count = few_rows(len(windows))  # normalised later, on the device: on the host that takes longer than a step
+        audio = pad(samples, normalised=False, width=_fixed_widths, rows=count, pinned=self._on_gpu)
         one_frame = self._encoder.geometry.receptive_field  # rows of zeros, but never rows of nothing
         ends = torch.tensor([*audio.lengths, *[one_frame] * (count - len(windows))])
         return replace(audio, ends=ends.pin_memory() if self._on_gpu else ends)
@@ -124,9 +138,9 @@ class Recogniser:
 
     @torch.inference_mode()
     def bare(self, audio: PaddedAudio) -> Launched[None]:
-        """All layers, without anything worn and without a head: how long that takes."""
+        """All layers, without anything worn and without a head: how long that takes, from call :attr:`settled` on."""
         began = self._now()
-        self._trunk(audio.to(self._bank.device), self._encoder.layer_count, eagerly)
+        self._trunk(audio.to(self._bank.device), self._encoder.layer_count)
         done = self._now()
         return Launched(lambda: None, began, done, done)
 
@@ -174,16 +188,18 @@ class Recogniser:
         read = partial(_paths, self._to_host(ids), self._to_host(probabilities), own, told)
         return Launched(read, began, half, self._now())
 
-    def _trunk(self, audio: PaddedAudio, layers: int, run: Run | None = None) -> Frames:
+    def _trunk(self, audio: PaddedAudio, layers: int) -> Frames:
         if audio.ends is None:
             return self._encoder.trunk(audio, layers)
 
         def trunk(samples: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+            if self._normalised:
+                samples = normalise_rows(samples, ends)
             frames = self._encoder.trunk(PaddedAudio(samples, (), ends), layers)
             assert isinstance(frames.lengths, Tensor)
             return frames.hidden, frames.lengths
 
-        hidden, lengths = (run or self._run)(("trunk", layers), trunk, (audio.samples, audio.ends))
+        hidden, lengths = self._run(("trunk", layers), trunk, (audio.samples, audio.ends))
         return Frames(hidden, lengths, layers)
 
     def _top(self, frames: Frames, worn: Worn) -> tuple[Tensor, ...]:
@@ -210,6 +226,9 @@ class Recogniser:
         return Frames(F.pad(frames.hidden, (0, 0, 0, width - longest, 0, rows - count)), lengths, frames.layer)
 
     def _dress(self, seats: Sequence[Seat]) -> Worn:
+        if isinstance(self._run, Graphs):
+            for pool in self._bank.dropped():
+                self._run.forget(pool)
         return self._bank.dress_fixed(seats, few_rows(len(seats))) if self._fixed else self._bank.dress(seats)
 
     def _index(self, rows: Sequence[int]) -> Sequence[int] | Tensor:

@@ -21,7 +21,8 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.engine.engine import Engine
 
-_GPU_STEP_S = 0.02
+_GPU_STEP_S, _GPU_SINGLES = 0.02, 2.0
+_GPU_WINDOWS = 8  # of a recording, decoded as many at a time: two batches of four rows where it is alone
 _LOG = logging.getLogger("tongues")
 
 
@@ -29,6 +30,7 @@ def make_engine(settings: Settings) -> Engine:
     """The engine that ``settings`` describe, not started yet."""
     import torch
 
+    from adapters.recogniser import computed_frames
     from app.engine.config import EngineConfig
     from app.engine.engine import Engine
     from app.engine.pace import Pace
@@ -39,8 +41,8 @@ def make_engine(settings: Settings) -> Engine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
-    usual = CPU_BUDGET if on_cpu else GPU_BUDGET
-    pace = Pace() if on_cpu else Pace(_GPU_STEP_S, CPU_BUDGET.max_frames, GPU_BUDGET.max_frames)
+    usual = CPU_BUDGET if on_cpu else replace(GPU_BUDGET, computed=computed_frames)
+    pace = Pace() if on_cpu else Pace(_GPU_STEP_S, CPU_BUDGET.max_frames, GPU_BUDGET.max_frames, _GPU_SINGLES)
     cores = usable_cores()
     lanes = settings.lanes or (cores if on_cpu else 1)
     config = EngineConfig(
@@ -60,6 +62,7 @@ def make_engine(settings: Settings) -> Engine:
         watch_s=settings.watch_s or None,
         sweeps=settings.admin_key is not None,
         max_requests=settings.max_requests,
+        windows_in_flight=EngineConfig.windows_in_flight if on_cpu else _GPU_WINDOWS,
         request_timeout_s=settings.request_timeout_s,
         budget=replace(
             usual,

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from adapters.bank import Seat
-from adapters.frontend import SAMPLE_RATE
+from adapters.frontend import SAMPLE_RATE, pad
 from app.engine.engine import Engine
 from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
@@ -46,7 +46,7 @@ class Remembering(Runner):
             ran = super().forward(batch, seats, on_half)
             self._memory.update(zip(keys, ran.results, strict=True))  # type: ignore[arg-type]
             return ran
-        self.recogniser.prepare([job.window for job in batch.jobs])
+        pad([job.window.samples for job in batch.jobs], normalised=False)  # a GPU normalises for itself
         on_half()
         return Ran([self._memory[key] for key in keys], 0.0)
 

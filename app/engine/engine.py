@@ -275,7 +275,7 @@ class Engine:
         for adapter in near:
             with contextlib.suppress(AdapterError):
                 await self._try_out(adapter)
-                longest = round(self.config.window.longest_s * SAMPLE_RATE)
+                longest = round((self.config.window.longest_s + self.config.window.context_s) * SAMPLE_RATE)
                 for width in self._runner.widths(longest):
                     for _ in range(2):
                         await self._try_out(adapter, min(width, longest))

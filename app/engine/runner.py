@@ -9,7 +9,6 @@ from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
@@ -56,7 +55,6 @@ class Runner:
         self._device_thread: ThreadPoolExecutor | None = None
         if bank.device.type == "cuda":
             self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-            torch.backends.cudnn.allow_tf32 = False  # who asks for float32 asks for its digits
 
     @property
     def in_flight(self) -> int:
@@ -88,11 +86,11 @@ class Runner:
         return Ran(_by_job(batch, _collect(heard, on_half)), heard.seconds)
 
     def trial_s(self, rows: int) -> float:
-        """The seconds of a forward of ``rows`` rows of noise that wear nothing, the second of its kind: the first
-        compiles kernels and touches memory."""
+        """The seconds of a forward of ``rows`` rows of noise that wear nothing, run as serving will run it: of a graph
+        where there are graphs, since kernel by kernel a deep backbone on a GPU takes as long as Python does."""
         noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
         windows = [*cut([noise], self._geometry)] * rows
-        for _ in range(2):
+        for _ in range(self.recogniser.settled):
             bare = self._give(self.recogniser.bare, self.recogniser.prepare(windows))
             bare.result()
         return bare.seconds

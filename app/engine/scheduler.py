@@ -9,6 +9,7 @@ later, so that they give way to short clips and yet wait for no more than that.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,15 +20,17 @@ Seatable = Callable[[tuple[Worn, ...]], bool]
 
 @dataclass(frozen=True)
 class Budget:
-    """Bounds of one batch: ``longest row x rows`` in frames, rows, and distinct adapters. A job that is over it
-    all by itself, candidates and all, still runs, alone. ``stretch``: how many times as long as the shortest row the
-    longest may be. ``long_waits_s``: how much later windows of long recordings are due."""
+    """Bounds of one batch: what it computes in frames, rows, and distinct adapters. A job that is over it
+    all by itself, candidates and all, still runs, alone. ``computed``: how many frames so many rows are, the longest of
+    so many frames; more than their product where a device knows few shapes. ``stretch``: how many times as long as the
+    shortest row the longest may be. ``long_waits_s``: how much later windows of long recordings are due."""
 
     max_frames: int = 1_600
     max_rows: int = 32
     max_adapters: int = 32
     stretch: float = 2.0
     long_waits_s: float = 0.5
+    computed: Callable[[int, int], int] = operator.mul
 
 
 CPU_BUDGET = Budget(stretch=1.1)
@@ -85,7 +88,9 @@ class Scheduler:
             if rows and job.part != rows[0].part:
                 continue
             if rows and (
-                high * more > self.budget.max_frames or more > self.budget.max_rows or low * self.budget.stretch < high
+                more > self.budget.max_rows
+                or low * self.budget.stretch < high
+                or self.budget.computed(more, high) > self.budget.max_frames
             ):
                 continue
             if rows and taken + job.size / 2 > share:  # nearer to it without

@@ -90,6 +90,13 @@ def test_no_two_kinds_share_a_fingerprint(tmp_path):
     assert len(found) == len(KINDS)
 
 
+def test_whoever_loads_one_computes_float32_in_float32(folder, monkeypatch):
+    """Not only who serves: what is evaluated on a GPU is what a GPU serves."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    load_backbone(folder)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_serving_in_any_dtype_leaves_the_fingerprint(folder, dtype):
     before = fingerprint(folder)

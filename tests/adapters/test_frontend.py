@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from adapters.frontend import (
@@ -18,6 +21,7 @@ from adapters.frontend import (
     group_norm_by_sums,
     masked_group_norm,
     normalise,
+    normalise_rows,
     pad,
     valid_mask,
 )
@@ -92,6 +96,24 @@ def test_normalise_equals_transformers(seconds, loudness):
 
 def test_normalising_silence_gives_silence():
     assert not normalise(np.full(1000, 0.25, np.float32)).any()
+
+
+@pytest.mark.parametrize("behind", [0.0, 1e6, float("nan")])
+def test_rows_normalised_where_they_lie_equal_each_alone(behind):
+    """Quiet, loud and far from zero mean, with anything behind their ends; rows of zeros too."""
+    rows = [clip(0.3, 1), clip(1.0, 2, loudness=0.8), clip(0.03, 3, loudness=1e-3) + np.float32(0.2), clip(18.0, 4)]
+    rows += [np.full(400, 0.25, np.float32), np.zeros(400, np.float32)]
+    ends = torch.tensor([row.size for row in rows])
+    samples = torch.full((len(rows), few_widths(18 * 16_000)), behind)
+    for row, alone in enumerate(rows):
+        samples[row, : alone.size] = torch.from_numpy(alone)
+    before = samples.clone()
+    found = normalise_rows(samples, ends)
+    torch.testing.assert_close(samples, before, rtol=0, atol=0, equal_nan=True)
+    assert found.dtype == torch.float32
+    for row, alone in enumerate(rows):
+        np.testing.assert_allclose(found[row, : alone.size].numpy(), normalise(alone), atol=1e-5, rtol=1e-5)
+        assert not found[row, alone.size :].any()
 
 
 def test_each_row_is_normalised_alone_and_zero_behind_its_end():
@@ -183,6 +205,49 @@ def test_the_group_norm_of_lengths_on_the_device_is_that_of_the_host():
     torch.testing.assert_close(
         masked_group_norm(x, norm, torch.tensor((4, 9))), group_norm_by_sums(x, norm, (4, 9)), atol=0, rtol=0
     )
+
+
+class Made(TorchDispatchMode):
+    """The dtypes of new tensors of as many values as ``like``, in the order in which they are made."""
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__()
+        self.size, self.dtypes = like.numel(), list[torch.dtype]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        in_place = function.overloadpacket.__name__.endswith("_") or "out" in (kwargs or {})
+        if isinstance(made, Tensor) and made.numel() == self.size and not in_place:
+            self.dtypes.append(made.dtype)
+        return made
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close"), [(torch.float32, 1e-5), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)], ids=str
+)
+def test_what_is_spent_is_normed_where_it_lies(dtype, close):
+    """The largest tensor of a forward: beside it there is one of float32 and no other. Elsewhere it stays."""
+    norm, lengths = random_norm(6).to(dtype), (2_000, 7, 1_300)
+    ends = torch.tensor(lengths)
+    x = (torch.randn(3, 6, 2_000) * 3 + 50).to(dtype)
+    before, expected = x.clone(), group_norm_by_rows(x, norm, lengths)
+    mask = valid_mask(ends, 2_000, "cpu")
+    assert mask is not None
+    kept = masked_group_norm(x, norm, ends).masked_fill(~mask[:, None, :], 0)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
+    torch.testing.assert_close(kept, expected, rtol=close, atol=close)
+    with Made(x) as made:
+        found = masked_group_norm(x, norm, ends, spent=True)
+    assert found.data_ptr() == x.data_ptr()
+    assert made.dtypes == [torch.float32]
+    torch.testing.assert_close(found.masked_fill(~mask[:, None, :], 0), expected, rtol=close, atol=close)
+    if dtype == torch.float32:  # in training nothing is spent
+        gradients = []
+        for masked in (group_norm_by_rows, group_norm_by_sums):
+            leaf = before.clone().requires_grad_()
+            (masked(leaf, norm, lengths).masked_fill(~mask[:, None, :], 0) ** 3).sum().backward()
+            gradients.append(leaf.grad)
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 def test_row_counts_are_few_and_never_too_small():

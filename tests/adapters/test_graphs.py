@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from adapters.graphs import Function, Graphs, Replay, Tensors
+from adapters.graphs import Function, Graphs, Replay, Tensors, cuda_recorder
 
 
 class Recorder:
@@ -80,3 +83,134 @@ def test_where_recording_fails_it_goes_on_without_and_says_so_once(caplog):
     assert [record.message for record in caplog.records if "could not be recorded" in record.message] == [
         "a graph could not be recorded: this process goes on without, kernel by kernel"
     ]
+
+
+def call(graphs: Graphs, width: int, times: int = 1) -> None:
+    for _ in range(times):
+        assert graphs("double", doubled, (torch.ones(width),))[0].tolist() == [2] * width
+
+
+def test_one_that_comes_often_takes_the_place_of_the_longest_unused():
+    recorder = Recorder()
+    graphs = Graphs(recorder, most=2)
+    for width in (1, 2, 1, 2, 1):  # 2 is used before 1
+        call(graphs, width)
+    call(graphs, 3, times=20)
+    assert recorder.recorded == 3
+    assert len(graphs) == 2
+    replayed = recorder.replayed
+    call(graphs, 1)
+    assert recorder.replayed == replayed + 1, "used last"
+    call(graphs, 2)
+    assert recorder.replayed == replayed + 1, "made room"
+    call(graphs, 4, times=5)
+    assert recorder.recorded == 3, "not for one that came a few times"
+
+
+def test_what_goes_in_and_out_stays_within_so_many_bytes():
+    recorder = Recorder()
+    graphs = Graphs(recorder, most_bytes=100)
+    for width in (5, 6):  # in and out, four bytes each
+        call(graphs, width, times=2)
+    assert (len(graphs), graphs.bytes) == (2, 88)
+    call(graphs, 7, times=20)
+    assert (len(graphs), graphs.bytes) == (1, 56), "both others made room"
+    call(graphs, 1, times=2)
+    assert (len(graphs), graphs.bytes) == (2, 64)
+
+
+class Crowded(Recorder):
+    """A device without memory for another graph; as torch says it, or as a recording that could not be ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full, self.asked, self.ended = False, 0, True
+
+    def __call__(self, function: Function, inputs: Tensors) -> tuple[Replay, Tensors]:
+        self.asked += 1
+        try:
+            if self.full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if not self.ended:
+                raise RuntimeError("capture was invalidated")
+        return super().__call__(function, inputs)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_where_memory_runs_out_half_go_and_it_is_tried_again_later(ended, caplog):
+    recorder = Crowded()
+    graphs = Graphs(recorder)
+    for width in (1, 2, 3, 4):
+        call(graphs, width, times=2)
+    recorder.full, recorder.ended = True, ended
+    call(graphs, 5, times=200)
+    assert (recorder.asked, len(graphs)) == (5, 2), "once, not again and again"
+    assert "no memory for another graph" in caplog.text
+    replayed = recorder.replayed
+    for width in (3, 4):
+        call(graphs, width)
+    assert recorder.replayed == replayed + 2, "those that were used last stay"
+    recorder.full, recorder.ended = False, True
+    call(graphs, 5, times=1_000)
+    assert (recorder.asked, len(graphs)) == (6, 3)
+
+
+def test_graphs_make_room_for_a_batch_that_finds_no_memory():
+    recorder = Recorder()
+    graphs = Graphs(recorder)
+    call(graphs, 1, times=2)
+
+    def hungry(x: Tensor) -> Tensors:
+        if len(graphs):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return doubled(x)
+
+    assert graphs("hungry", hungry, (torch.ones(3),))[0].tolist() == [2, 2, 2]
+    assert (len(graphs), graphs.bytes) == (0, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        graphs("exhausted", exhausted, (torch.ones(3),))
+
+
+def exhausted(x: Tensor) -> Tensors:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_what_a_key_speaks_of_can_be_forgotten():
+    graphs = Graphs(Recorder())
+    for key in (("top", (("head", 16), 1)), ("top", (("head", 32), 2)), "trunk"):
+        for _ in range(2):
+            graphs(key, doubled, (torch.ones(3),))
+    graphs.forget((("head", 16), 1))
+    assert (len(graphs), graphs.bytes) == (2, 48)
+
+
+def test_a_pool_of_memory_is_not_used_again_when_its_graphs_are_gone(monkeypatch):
+    """torch refuses that: a recording shares its pool with graphs that are alive, or takes a new one."""
+    pools: list[object] = []
+
+    class Recording:
+        def replay(self) -> None: ...
+
+    def record(graph: Recording, pool: object, **_: Any) -> contextlib.AbstractContextManager[None]:
+        pools.append(pool)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    graphs = Graphs(cuda_recorder(torch.device("cuda")))
+    for name in ("one", "two"):
+        for _ in range(2):
+            graphs(name, doubled, (torch.ones(3),))
+    assert pools[0] is pools[1]
+    graphs.forget("one")
+    for name in ("two", "three"):
+        graphs.forget(name)
+        for _ in range(2):
+            graphs(name, doubled, (torch.ones(3),))
+    assert pools[2] is not pools[0], "none was left"
+    assert pools[3] is pools[2]

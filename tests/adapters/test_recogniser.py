@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder
 from adapters.graphs import Graphs, Tensors, eagerly
 from adapters.language_head import Calibration, LanguageHead
+from adapters.pool import Pool
 from adapters.recogniser import Recogniser, widths_upto
 from adapters.windows import Window
 from tests.adapters.test_graphs import Recorder
@@ -104,6 +106,78 @@ def test_a_trunk_and_the_top_after_it_say_what_the_whole_says(encoder, fixed):
     for ours, theirs in zip(found, recognise(encoder, some, bank.dress(worn), rows=rows), strict=True):
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
         np.testing.assert_array_equal(ours.ids, theirs.ids)
+
+
+def test_where_shapes_are_fixed_samples_are_normalised_on_the_device(encoder):
+    """A lane's thread prepares the next batch while half of one runs, and normalising takes longer than that. Where the
+    checkpoint wants none, nor is it done."""
+    bank, seats = seated(encoder)
+    given = windows(encoder, 0.5, 1.1, 0.8)
+    for normalised in (False, True):
+        recogniser = Recogniser(encoder, bank, normalised=normalised, fixed=True)
+        audio = recogniser.prepare(given)
+        for row, window in enumerate(given):
+            np.testing.assert_array_equal(audio.samples[row, : window.samples.size].numpy(), window.samples)
+            assert not audio.samples[row, window.samples.size :].any()
+        expected = recognise(encoder, given, bank.dress(seats), normalised=normalised)
+        for ours, theirs in zip(recogniser.whole(audio, given, (0, 1, 2), seats).result(), expected, strict=True):
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+
+
+def test_heads_of_few_classes_make_one_kind_of_batch(encoder):
+    """A graph serves them all, and a row that wears no head of a class notices nothing of it."""
+    bank = Bank(encoder.size, limit=4)
+    assert encoder.size.hidden >= 48
+    configs = [AdapterConfig("head", 0, (), "none", size) for size in (12, 30)]
+    adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(configs)]
+    seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
+    recorder = Recorder()
+    recogniser = Recogniser(encoder, bank, fixed=True, run=Graphs(recorder))
+    for wearing in ((0, 0), (1, 1), (0, 1), (1, 0), (0, 0)):
+        given, worn = windows(encoder, 0.5, 1.1), [seats[which] for which in wearing]
+        found = recogniser.whole(recogniser.prepare(given), given, (0, 1), worn).result()
+        for ours, theirs in zip(found, recognise(encoder, given, bank.dress(worn)), strict=True):
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+            np.testing.assert_array_equal(ours.ids, theirs.ids)
+    assert recorder.recorded == 2, "a trunk and a top"
+    wide = perturbed_adapter(AdapterConfig("head", 0, (), "none", encoder.size.hidden), encoder, 3)
+    bank.seat(wide.config, wide.tensors())
+    kinds = {bank.dress_fixed([seat], 1).kind for seat in seats}
+    assert len(kinds) == 2, "rows do not pay for a large one that none of them wears"
+
+
+def test_a_pool_that_was_dropped_and_made_again_has_graphs_of_its_own(encoder, monkeypatch):
+    """Those of the old one would read memory that is somebody else's."""
+    crowded = Crowded(most=2)
+    monkeypatch.setattr("adapters.bank.Pool", crowded)
+    bank, graphs = Bank(encoder.size, limit=2), Graphs(Recorder())
+    recogniser = Recogniser(encoder, bank, fixed=True, run=graphs)
+    (given,) = windows(encoder, 1.0)
+    for seed, config in enumerate([CONFIGS[2], CONFIGS[2], AdapterConfig("lora", 2, (3,), "none", 90), CONFIGS[2]]):
+        adapter = perturbed_adapter(config, encoder, seed)
+        seat = bank.seat(config, adapter.tensors())
+        for _ in range(3):
+            (ours,) = recogniser.whole(recogniser.prepare([given]), [given], [0], [seat]).result()
+            (theirs,) = recognise(encoder, [given], bank.dress([seat]))
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=1e-4)
+        bank.unseat(seat)
+    assert crowded.refused == 2
+    assert sum("'top'" in repr(key) for key in graphs._graphs) == 1, "those of the others are forgotten"
+
+
+class Crowded:
+    """Makes pools, of which the device has memory for ``most``."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.alive, self.refused = most, weakref.WeakSet[Pool](), 0
+
+    def __call__(self, *given: Any) -> Pool:
+        if len(self.alive) >= self._most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        made = Pool(*given)
+        self.alive.add(made)
+        return made
 
 
 def test_paths_do_not_keep_their_batch_in_memory(encoder):

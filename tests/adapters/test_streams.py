@@ -20,6 +20,7 @@ from torch import nn
 from adapters.bank import Bank, Seat
 from adapters.config import AdapterConfig, BackboneSize
 from adapters.encoder import Worn
+from adapters.pool import Pool
 from adapters.shapes import expected_shapes
 from adapters.streams import HostStream, Turns
 
@@ -195,6 +196,42 @@ def test_a_batch_that_could_be_given_only_in_part_keeps_its_slots_too():
     while device.compute.next_may_run:
         device.compute.step()
     assert device.seating.next_may_run
+
+
+def test_pools_that_nobody_sits_in_make_room_once_the_device_is_done_with_them(monkeypatch):
+    device = Device(Turns, random.Random(0))
+    ran: list[str] = []
+
+    def wait(event: Passed) -> None:
+        while not event.passed:
+            device.run_one()
+        ran.append("waited")
+
+    def full(*given: object) -> Pool:
+        """No memory before something was waited for."""
+        if "waited" not in ran:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Pool(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Passed, "synchronize", wait)
+    old, new = CONFIGS[0], AdapterConfig("head", 0, (), "none", 40)
+    seats = [device.bank.seat(config, zeros(config)) for config in (old, CONFIGS[1])]
+    monkeypatch.setattr("adapters.bank.Pool", full)
+    before = device.bank.bytes
+    with pytest.raises(torch.OutOfMemoryError):
+        device.bank.seat(new, zeros(new))
+    assert (ran, device.bank.bytes) == ([], before), "all of them are sat in"
+    with device.bank.reading(seats[:1]):
+        device.compute.run(partial(ran.append, "read"))
+    device.bank.unseat(seats[0])
+    device.seating.run(partial(ran.append, "written"))
+    device.bank.seat(new, zeros(new))
+    assert sorted(ran[:-1]) == ["read", "waited", "written"]
+    assert ran[-1] == "waited"
+    gone = {key for key, _ in device.bank.dropped()}
+    assert gone == {slot[0] for slot in seats[0].slots} - {slot[0] for slot in seats[1].slots}
+    assert len(gone) == 2
+    assert device.bank.dropped() == []
 
 
 def zeros(config: AdapterConfig) -> dict[str, torch.Tensor]:

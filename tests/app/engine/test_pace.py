@@ -42,3 +42,15 @@ def test_a_slow_machine_is_asked_for_no_more_than_it_must():
     asked.clear()
     PACE.frames(machine(1e-6, 0.0, asked))
     assert asked == [1, 2, 4, 8, 16], "no batch over the largest budget"
+
+
+def test_where_one_row_takes_longer_than_a_step_others_join_it_while_they_are_nearly_free():
+    """A deep backbone on a GPU: 25 ms whatever a batch holds, and 10 us a frame."""
+    asked: list[int] = []
+    gpu = Pace(step_s=0.02, least=1_600, most=32_000, singles=2.0)
+    frames = gpu.frames(machine(1e-5, 0.025, asked))
+    assert frames > 2_000
+    assert 0.025 + frames * 1e-5 <= 1.2 * 2 * 0.026
+    assert asked == [1, 2, 4, 8, 16, 32]
+    assert gpu.frames(machine(1e-6, 0.002, [])) > 15_000, "the step"
+    assert gpu.frames(machine(1e-3, 0.0, [])) == 1_600, "nothing is free"

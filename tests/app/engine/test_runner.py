@@ -13,9 +13,13 @@ import torch
 from adapters.bank import Bank
 from adapters.config import AdapterConfig, top_layers
 from adapters.errors import AdapterFormatError
+from adapters.frontend import PaddedAudio
+from adapters.graphs import Graphs
+from adapters.recogniser import Launched, Recogniser
 from adapters.windows import cut
 from app.engine.job import Batch, Job, Worn
 from app.engine.runner import Runner
+from tests.adapters.test_graphs import Recorder
 from tests.builders import clip, encoder_of, perturbed_adapter, reference
 
 CONFIG = AdapterConfig("bottleneck", 8, top_layers(4, 2), "adapted", 24)
@@ -49,6 +53,27 @@ def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank)
     assert told == ["half"]
     assert [len(paths) for paths in ran.results] == [1, 1]
     assert runner.in_flight == 1
+
+
+def test_a_trial_times_what_serving_runs(runner_and_bank):
+    """Where graphs are, the replay of one, after a call that warms up and one that records."""
+    runner, bank = runner_and_bank
+    recorder, calls = Recorder(), []
+
+    class Bare(Recogniser):
+        def bare(self, audio: PaddedAudio) -> Launched[None]:
+            calls.append((recorder.recorded, recorder.replayed))
+            return super().bare(audio)
+
+    encoder = runner.recogniser._encoder
+    runner.recogniser = Bare(encoder, bank)
+    assert 0 < runner.trial_s(2) < 60
+    assert calls == [(0, 0)] * 2
+    calls.clear()
+    runner.recogniser = Bare(encoder, bank, fixed=True, run=Graphs(recorder))
+    assert 0 < runner.trial_s(2) < 60
+    assert calls == [(0, 0), (0, 0), (1, 1)]
+    assert (recorder.recorded, recorder.replayed) == (1, 2)
 
 
 def test_an_adapter_that_gives_no_numbers_fails_its_own_job_alone(runner_and_bank):
