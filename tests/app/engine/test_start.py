@@ -22,7 +22,7 @@ async def test_it_warms_up_in_every_width_that_a_gpu_has(config, monkeypatch):
     monkeypatch.setattr(Runner, "widths", lambda runner, longest: [8_000, 40_000, longest + 1])
     steps: list[Step] = []
     engine = await started(config, steps)
-    frames = [engine.encoder.geometry.frames(samples) for samples in (32_000, 8_000, 40_000, 256_000)]
+    frames = [engine.encoder.geometry.frames(samples) for samples in (32_000, 8_000, 40_000, 272_000)]
     assert [step.batch.padded_frames for step in steps] == [frames[0], *(one for one in frames[1:] for _ in range(2))]
     await engine.drain()
 
