@@ -50,10 +50,12 @@ def cut(name: str) -> tuple[np.ndarray, ...]:
     return tuple(speech.take(np.arange(b, e), mode="wrap") for b, e in zip(begins, ends, strict=True))
 
 
-def usual() -> list[np.ndarray]:
-    """Four clips of lengths as they come, the longest first, for what has to be tried out: of one length, large batches
-    would seem better than they are."""
-    return sorted(cut("1-15 s"), key=len, reverse=True)[_COUNT // 8 :: _COUNT // 4]
+def usual(count: int) -> list[np.ndarray]:
+    """So many clips of all lengths, in no order, for what has to be tried out as it will be asked."""
+    clips = cut("1-15 s")
+    longest_first = sorted(range(_COUNT), key=lambda number: -clips[number].size)
+    chosen = {longest_first[place * _COUNT // count + _COUNT // count // 2] for place in range(min(count, _COUNT))}
+    return [clips[number] for number in sorted(chosen)] * max(1, count // _COUNT)
 
 
 def repeated(seconds: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.grid import FEW_SEATS, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
-from benchmarks.workload import Cell, Mixing, Timing, together
+from benchmarks.workload import Cell, Mixing, Timing, languages, together
 
 log = logging.getLogger("benchmarks")
 
@@ -52,8 +52,7 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
     found = Found(plan.backbone)
     with contextlib.ExitStack() as stack:
         workers = dict(_started(plan, spec, found, stack))
-        if not spec.on_cpu:
-            _run_in(workers, plan)
+        _run_in(workers, plan, on_cpu=spec.on_cpu)
         began = time.monotonic()
         for number in range(plan.rounds):  # of all cells: those that are compared with each other lie close in time
             hurried = number > 0 and time.monotonic() - began > plan.unhurried_s
@@ -73,18 +72,30 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
     return found
 
 
-def _run_in(workers: dict[str, Worker], plan: Plan) -> None:
-    """Every cell once, not counted: on a GPU the first calls of a shape choose its kernels and record its graph."""
-    for comparison in plan.comparisons:
-        for name in comparison.systems:
+def _run_in(workers: dict[str, Worker], plan: Plan, *, on_cpu: bool) -> None:
+    """On a GPU every cell once, not counted: there the first calls of a shape choose its kernels and record its graph.
+    On a CPU an eighth of the first, by everyone: whoever comes first is no colder than the others."""
+    cells = [(comparison.cell, comparison.systems) for comparison in plan.comparisons]
+    if on_cpu:
+        cells = [(replace(cells[0][0], requests=max(1, cells[0][0].requests // 8)), plan.systems)]
+    elif plan.mixing is not None:
+        cells += [(_same(plan.mixing), ("engine",)), (plan.mixing, ("engine",))]
+    for cell, systems in cells:
+        for name in systems:
             if name in workers:
-                log.info("%s: running in %s, %s", plan.backbone, name, comparison.cell)
+                log.info("%s: running in %s, %s", plan.backbone, name, cell)
                 with contextlib.suppress(SystemUnable):  # it will be told when it counts
-                    workers[name].run(comparison.cell)
+                    workers[name].run(cell)
+
+
+def _same(mixed: Cell) -> Cell:
+    """In one language."""
+    return replace(mixed, popularity="identical")
 
 
 def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
-    same = replace(mixed, popularity="identical")
+    same, count = _same(mixed), mixed.requests
+    spoken = len({*languages(mixed.popularity, mixed.adapters, count)})
     for number in range(rounds):
         try:
             outer, inner = (same, mixed) if number % 2 else (mixed, same)
@@ -95,7 +106,8 @@ def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
             found.unable["engine: mixing"] = str(error)
             return
         log.info("%s: mixed %.1f, one %.1f", found.backbone, timings[mixed].rtfx, timings[same].rtfx)
-        found.mixing.append(Mixing(mixed.concurrency, timings[same], timings[mixed]))
+        clients = min(mixed.concurrency, count)
+        found.mixing.append(Mixing(clients, count, spoken, timings[same], timings[mixed]))
 
 
 def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitStack) -> Iterator[tuple[str, Worker]]:

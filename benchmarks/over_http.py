@@ -90,7 +90,9 @@ async def _measure(base: str, model: Path, load: Load, keep: Callable[[Served], 
                 ways = (names[:1], names) if number % 2 else (names, names[:1])
                 requests = load.requests // (_FEWER if concurrency == 1 else 1)
                 taken = [await _loaded(client, way, requests, concurrency) for way in ways]
-                served.mixing.append(Mixing(concurrency, *(taken if number % 2 else reversed(taken))))
+                clients, spoken = min(concurrency, requests), min(len(names), requests)
+                timings = taken if number % 2 else reversed(taken)
+                served.mixing.append(Mixing(clients, requests, spoken, *timings))
         keep(served)
         if all(adapter["auto"] for adapter in listed):
             for _ in range(load.rounds):

@@ -3,7 +3,8 @@
     python -m benchmarks.profile [--model FOLDER] [--device cpu] [--seconds 5]
 
 A step is what a lane runs: rows of one batch, each wearing another adapter, from samples to best tokens. Shares are of
-the time that operations take themselves; of what is left, Python and the profiler, none is told.
+the time that operations take themselves, one by one, without graphs; of what is left, Python and the profiler, none is
+told.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from adapters.backbone import load_backbone, read_normalised
 from adapters.bank import Bank
 from adapters.encoder import Encoder
+from adapters.graphs import eagerly
 from adapters.recogniser import Recogniser
 from adapters.store import AdapterStore
 from adapters.windows import Window
@@ -68,12 +71,15 @@ def profile_steps(backbone: str, model: Path, device: str, rows: Sequence[int], 
     for count in rows:
         windows = [_window(encoder, seconds, number) for number in range(count)]
         worn = [seats[number % len(seats)] for number in range(count)]
-        recogniser = Recogniser(encoder, bank, normalised=read_normalised(model / "backbone"))
+        normalised = read_normalised(model / "backbone")
+        serving = Recogniser(encoder, bank, normalised=normalised)
+        plain = Recogniser(encoder, bank, normalised=normalised, run=eagerly)  # a graph's kernels are nobody's
 
-        def step(windows: Any = windows, worn: Any = worn, recogniser: Recogniser = recogniser) -> None:
+        def step(recogniser: Recogniser, windows: Any = windows, worn: Any = worn) -> None:
             recogniser.whole(recogniser.prepare(windows), windows, range(len(windows)), worn).result()
 
-        steps.append(Step(backbone, count, seconds, _wall_s(step), _shares(step, device, narrow)))
+        wall_s, shares = _wall_s(partial(step, serving)), _shares(partial(step, plain), device, narrow)
+        steps.append(Step(backbone, count, seconds, wall_s, shares))
     return steps
 
 
@@ -109,6 +115,7 @@ def table(steps: Sequence[Step]) -> str:
 def _shares(step: Any, device: str, narrow: set[int]) -> dict[str, float]:
     on_cpu = device == "cpu"
     activities = [ProfilerActivity.CPU] + ([] if on_cpu else [ProfilerActivity.CUDA])
+    step()
     with profile(activities=activities, record_shapes=True) as found:
         for _ in range(_TIMES):
             step()

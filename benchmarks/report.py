@@ -8,22 +8,27 @@ from typing import Any
 
 from benchmarks.profile import Step, table
 from benchmarks.targets import Results, Target, ratios, targets
-from benchmarks.workload import percentile
+from benchmarks.workload import languages, percentile
 
 _INTRODUCTION = """# Benchmarks
 
 Made by `make bench`; do not edit. Every system hears the same clips, cut from the recordings in
-[examples](../examples), from the same number of clients, each of which sends its next clip when it has its answer. Each
-has a process of its own, and one is at work at a time; in every round another goes first. A ratio is of two systems in
-the same round, so a machine that slows down slows both; given is the median over the rounds, with the least and the
-most. On a GPU a round before them is not counted: there the first calls of a shape choose its kernels and record its
-graph.
+[examples](../examples), from the same number of clients, each of which sends its next clip when it has its answer;
+where there are as many clients as requests, all come at once. Each has a process of its own, and one is at work at a
+time; in every round another goes first. A ratio is of two systems in the same round, so a machine that slows down slows
+both; given is the median over the rounds, with the least, the most and their number, or "once". An eighth of a round,
+on a GPU a whole one, comes before and is not counted.
 
-- **engine**: this project, in process, as `tongues serve` configures it; decoded clips in, transcripts out.
+- **engine**: this project, in process, as `tongues serve` configures it but for a seat for each language and a permit
+  for each client; decoded clips in, transcripts out.
 - **load_adapter**: transformers' way for MMS: one model, and under a lock the weights of each request's language.
-- **full models**: one model a language, all resident, until memory ends.
-- **peft**: LoRA on queries and values, a batch mixed by `adapter_names`.
-- **bare**: the backbone with one head, no adapters, no bank: the floor, in whichever layout is fastest here.
+- **full models**: one model a language, 64 of them at most, all resident, until memory ends; on a GPU rows of one
+  language share a batch.
+- **peft**: LoRA on queries and values, rows of one batch told apart by `adapter_names`.
+- **bare**: the backbone with one head, no adapters, no bank.
+
+What else there is to choose, lanes and rows of a batch, each of the last two chooses by trial on clips like these; the
+table of memory says what it chose.
 
 What `engine` wears: {sizes}.
 
@@ -101,9 +106,18 @@ def _grid(what: str, columns: Sequence[str], cells: Sequence[Any], value: Any) -
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
-    """In words."""
-    spoken = "1 language" if cell["adapters"] == 1 else f"{cell['adapters']} languages, {cell['popularity']}"
-    return f"{spoken}, concurrency {cell['concurrency']}, {cell['clips']}"
+    """In words: how many languages come up, and out of how many; who asks how often."""
+    count = cell["requests"]
+    spoken = len({*languages(cell["popularity"], cell["adapters"], count)})
+    told = "1 language" if cell["adapters"] == 1 else f"{spoken} of {cell['adapters']} languages, {cell['popularity']}"
+    clients = min(cell["concurrency"], count)
+    return f"{told}, {clients} {'client' if clients == 1 else 'clients'}, {count} requests, {cell['clips']}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f} (once)"
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f}, {len(values)})"
 
 
 def _ratio(by: Mapping[Any, Any], cell: Any, system: str) -> str:
@@ -111,7 +125,7 @@ def _ratio(by: Mapping[Any, Any], cell: Any, system: str) -> str:
         return {key[2]: timing["rtfx"] for key, timing in by.items() if key[:2] == (name, cell)}
 
     values = ratios(rounds("engine"), rounds(system))
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else ""
+    return _spread(values) if values else ""
 
 
 def _middle(by: Mapping[Any, Any], cell: Any, system: str, figure: str, form: str) -> str:
@@ -120,14 +134,18 @@ def _middle(by: Mapping[Any, Any], cell: Any, system: str, figure: str, form: st
 
 
 def _taken(found: Mapping[str, Any]) -> str:
-    lines = ["| | peak of host memory | of the device | of a further language | runs as |", "|---|---|---|---|---|"]
+    lines = [
+        "| | languages held | peak of host memory | of the device | of a further language | runs as |",
+        "|---" * 6 + "|",
+    ]
     for system, footprint in found["footprints"].items():
         facts = found["facts"].get(system, {})
         further = f"{facts['bytes a language'] / 2**20:.2f} MiB" if "bytes a language" in facts else ""
         ends = f", memory ends at {facts['ends at']} models" if "ends at" in facts else ""
         device = f"{footprint['device_peak'] / 2**20:.0f} MiB" if footprint["device_peak"] else ""
         host = f"{footprint['host_peak'] / 2**20:.0f} MiB"
-        lines.append(f"| {system} | {host} | {device} | {further} | {facts.get('chose', '')}{ends} |")
+        held = facts.get("languages", "")
+        lines.append(f"| {system} | {held} | {host} | {device} | {further} | {facts.get('chose', '')}{ends} |")
     return "\n".join(lines)
 
 
@@ -159,15 +177,15 @@ def _times(seconds: Sequence[float]) -> str:
 def _mixed(mixing: Sequence[Mapping[str, Any]]) -> str:
     """One language against many, by concurrency."""
     lines = [
-        "| concurrency | all mixed / one language | RTFx, one | RTFx, mixed | p50 / p95 mixed, s |",
-        "|---" * 5 + "|",
+        "| clients | requests | languages | mixed / one language | RTFx, one | RTFx, mixed | p50 / p95 mixed, s |",
+        "|---" * 7 + "|",
     ]
     for concurrency in sorted({one["concurrency"] for one in mixing}):
         some = [one for one in mixing if one["concurrency"] == concurrency]
         over = [one["mixed"]["rtfx"] / one["identical"]["rtfx"] for one in some]
         cells = [
-            str(concurrency),
-            f"{median(over):.2f} ({min(over):.2f} to {max(over):.2f})",
+            *(str(some[0][what]) for what in ("concurrency", "requests", "languages")),
+            _spread(over),
             *(f"{median(one[kind]['rtfx'] for one in some):.1f}" for kind in ("identical", "mixed")),
             " / ".join(f"{median(one['mixed'][p] for one in some):.3f}" for p in ("p50_s", "p95_s")),
         ]

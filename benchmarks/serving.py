@@ -83,7 +83,14 @@ class Results:
         self._path = given.out / "benchmarks.json"
         earlier = json.loads(self._path.read_text()) if self._path.exists() and set(given.parts) != set(PARTS) else {}
         self.results: dict[str, Any] = {"comparisons": {}, "failed": {}, "sizes": {}, **earlier}
-        self.results["machine"] = machine(given.device, given.note)
+        here = machine(given.device, given.note)
+        there = earlier.get("machine", here)
+        if other := [what for what in ("cpu", "cores", "device") if there[what] != here[what]]:
+            raise SystemExit(
+                f"{self._path} is of another machine ({', '.join(str(there[what]) for what in other)}): measure all"
+                " parts, or give another --out"
+            )
+        self.results["machine"] = here
         plans = full_plans if given.full else default_plans
         made = plans(given.requests) if given.requests else plans()
         self._plans = {plan.backbone: plan for plan in made}
@@ -97,6 +104,8 @@ class Results:
             "profile": self._profile,
         }
         self.results["failed"].pop(part, None)
+        self.results["comparisons"].pop(part, None)
+        self.results.pop(part, None)
         try:
             measures.get(part, lambda: self._compare(part))()
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -52,12 +52,13 @@ def targets(results: Results) -> list[Target]:
         swapped = beyond or (("1-15 s", uniform, 1.0), ("1-2 s", short, 1.2))
         mixing = results["comparisons"].get(backbone, {}).get("mixing", [])
         mixed = tuple(one["mixed"]["rtfx"] / one["identical"]["rtfx"] for one in mixing)
-        found.append(Target(f"{backbone}: 64 languages mixed / one", 0.95, mixed))
+        spoken = f"{mixing[0]['languages']} of them, {mixing[0]['concurrency']} clients" if mixing else "64 clients"
+        found.append(Target(f"{backbone}: drawn from 64 languages ({spoken}), mixed / one", 0.95, mixed))
         if backbone == BASE:
-            name = f"{backbone}, bottleneck 256 in all layers: engine / bare backbone"
+            name = f"{backbone}, bottleneck 256 in all layers{uniform.clients}: engine / bare backbone"
             found.append(Target(name, 0.85, ratios(uniform("engine"), uniform("bare"))))
         for clips, select, goal in swapped:
-            name = f"{backbone}, clips of {clips}: engine / load_adapter a request, concurrency 64"
+            name = f"{backbone}, clips of {clips}{select.clients}: engine / load_adapter a request"
             found.append(Target(name, goal, ratios(select("engine"), select("load_adapter"))))
     return [*found, *_seatings(results, 5.0 if on_gpu else 20.0), *_served(results, 2.5 if on_gpu else 4.0)]
 
@@ -73,17 +74,26 @@ class _Runs:
     def __init__(self, results: Results, backbone: str) -> None:
         self._runs: Sequence[Mapping[str, Any]] = results["comparisons"].get(backbone, {}).get("runs", [])
 
-    def of(self, **cell: object) -> Callable[[str], dict[int, float]]:
-        """System -> its RTFx by round, in the cell that these values are of."""
+    def of(self, **cell: object) -> _Chosen:
+        """Those in the cell that these values are of."""
+        return _Chosen([run for run in self._runs if all(run["cell"][key] == value for key, value in cell.items())])
 
-        def by_round(system: str) -> dict[int, float]:
-            return {
-                run["round"]: run["timing"]["rtfx"]
-                for run in self._runs
-                if run["system"] == system and all(run["cell"][key] == value for key, value in cell.items())
-            }
 
-        return by_round
+@dataclass(frozen=True)
+class _Chosen:
+    runs: Sequence[Mapping[str, Any]]
+
+    def __call__(self, system: str) -> dict[int, float]:
+        """Its RTFx by round."""
+        return {run["round"]: run["timing"]["rtfx"] for run in self.runs if run["system"] == system}
+
+    @property
+    def clients(self) -> str:
+        """How many there were at once."""
+        if not self.runs:
+            return ""
+        cell = self.runs[0]["cell"]
+        return f", {min(cell['concurrency'], cell['requests'])} clients"
 
 
 def _seatings(results: Results, goal_ms: float) -> list[Target]:

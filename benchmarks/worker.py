@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import warnings
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ _WORN = 4
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one system. ``host_peak`` and ``device_peak`` since it had started; ``resident`` once it had."""
+    """Bytes of one system. ``host_peak`` and ``device_peak`` since it had started, of the device what the process kept
+    for itself, that of its graphs among it; ``resident`` once it had."""
 
     resident: int
     host_peak: int
@@ -102,6 +104,8 @@ async def _answer_all(line: Connection, name: str, spec: SystemSpec) -> None:
     forget_peak()
     resident = resident_bytes()
     if not spec.on_cpu:
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     line.send("ready")
     while (asked := await asyncio.to_thread(line.recv)) is not None:
@@ -111,7 +115,7 @@ async def _answer_all(line: Connection, name: str, spec: SystemSpec) -> None:
             elif asked == "facts":
                 line.send(system.facts)
             else:
-                device = 0 if spec.on_cpu else torch.cuda.max_memory_allocated()
+                device = 0 if spec.on_cpu else torch.cuda.max_memory_reserved()
                 line.send(Footprint(resident, peak_bytes(), device))
         except Exception as error:
             line.send(_told(error))

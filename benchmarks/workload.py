@@ -18,8 +18,8 @@ Popularity = Literal["identical", "uniform", "zipf", "distinct"]
 
 @dataclass(frozen=True)
 class Cell:
-    """``requests`` requests over ``adapters`` languages by ``concurrency`` clients, each of which sends its next when
-    it has its answer. ``clips`` names a set of :mod:`benchmarks.clips`."""
+    """``requests`` requests over ``adapters`` languages by ``concurrency`` clients, as many as there are requests at
+    most, each of which sends its next when it has its answer. ``clips`` names a set of :mod:`benchmarks.clips`."""
 
     clips: str
     adapters: int
@@ -45,11 +45,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Mixing:
-    """One round: the same clips in one language, and spread over all. In a process of one engine each runs twice, first
-    and last the one, between them the other, so that a machine which slowly changes its speed changes both alike; over
-    HTTP one runs after the other. The next round is the other way around."""
+    """One round: the same clips in one language, and spread over ``languages`` by ``concurrency`` clients. In a process
+    of one engine each runs twice, first and last the one, between them the other, so that a machine which slowly
+    changes its speed changes both alike; over HTTP one runs after the other. The next round is the other way around."""
 
     concurrency: int
+    requests: int
+    languages: int
     identical: Timing
     mixed: Timing
 
@@ -69,18 +71,27 @@ def languages(popularity: Popularity, adapters: int, requests: int) -> list[int]
 async def closed_loop(
     send: Callable[[int], Awaitable[object]], count: int, concurrency: int
 ) -> tuple[float, list[float]]:
-    """Requests 0 to ``count`` by ``concurrency`` clients: seconds in all, and each latency in order of answer."""
+    """Requests 0 to ``count`` by ``concurrency`` clients: seconds in all, and each latency in order of answer. Raises
+    the first failure, when all that was sent is answered: nothing of it runs beside what is measured next."""
     queue = iter(range(count))
     latencies: list[float] = []
+    failed: list[Exception] = []
 
     async def client() -> None:
         for number in queue:
             began = time.perf_counter()
-            await send(number)
+            try:
+                await send(number)
+            except Exception as error:
+                failed.append(error)
+            if failed:
+                return
             latencies.append(time.perf_counter() - began)
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(min(concurrency, count))))
+    if failed:
+        raise failed[0]
     return time.perf_counter() - began, latencies
 
 

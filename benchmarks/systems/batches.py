@@ -21,7 +21,7 @@ Row = tuple[np.ndarray, int]
 Forward = Callable[[Sequence[Row]], list[list[int]]]
 """Rows of one batch -> the tokens of each, repeats and blanks taken out."""
 
-_FAR_BEHIND = 1.5
+_FAR_BEHIND = 1.2
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Layout:
         return f"{self.lanes} x {self.threads} threads, {self.rows} rows"
 
 
+def tried(cores: int, *, on_cpu: bool) -> int:
+    """How many clips a trial of a layout takes, queued at once: enough that no lane and no batch waits for others."""
+    return 4 * cores if on_cpu else 128
+
+
 def layouts(cores: int, *, on_cpu: bool, lanes: bool = True) -> list[Layout]:
     """Those worth a try: on a GPU large batches; on a CPU one lane of all cores or, with ``lanes``, one a core."""
     if not on_cpu:
@@ -47,8 +52,9 @@ def layouts(cores: int, *, on_cpu: bool, lanes: bool = True) -> list[Layout]:
 class Batches:
     """A queue and the lanes that empty it."""
 
-    def __init__(self, forward: Forward, layout: Layout) -> None:
-        self._forward, self._layout = forward, layout
+    def __init__(self, forward: Forward, layout: Layout, *, one_language: bool = False) -> None:
+        """``one_language``: rows of a batch speak the same."""
+        self._forward, self._layout, self._one_language = forward, layout, one_language
         self._queue: list[tuple[Row, Future[list[int]]]] = []
         self._changed = threading.Condition()
         self._stopped = False
@@ -94,8 +100,9 @@ class Batches:
                     future.set_result(answer)
 
     def _take(self) -> list[tuple[Row, Future[list[int]]]]:
-        oldest = self._queue[0][0][0].size
-        nearest = sorted(range(len(self._queue)), key=lambda index: abs(self._queue[index][0][0].size - oldest))
+        oldest, spoken = self._queue[0][0][0].size, self._queue[0][0][1]
+        waiting = [i for i, (row, _) in enumerate(self._queue) if not self._one_language or row[1] == spoken]
+        nearest = sorted(waiting, key=lambda index: abs(self._queue[index][0][0].size - oldest))
         chosen = nearest[: self._layout.rows]
         if 0 not in chosen:  # others as long as it
             chosen[-1] = 0

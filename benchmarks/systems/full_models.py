@@ -11,11 +11,12 @@ import torch
 
 from benchmarks.memory import resident_bytes
 from benchmarks.systems.batches import Batches, Layout, Row
-from benchmarks.systems.plain import load_plain, padded, tokens
+from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec, SystemUnable
 
 _MEASURED = 3
 _MOST = 64
+_ROWS = 16  # of one language, on a GPU
 
 
 class FullModels:
@@ -38,15 +39,17 @@ class FullModels:
         wanted = min(_MOST, self._spec.adapters)
         while len(self._models) < wanted <= self._ends_at:
             self._models.append(copy.deepcopy(self._models[0]))
-        layout = Layout(self._spec.cores, 1, 1) if self._spec.on_cpu else Layout(1, self._spec.cores, 1)
+        layout = Layout(self._spec.cores, 1, 1) if self._spec.on_cpu else Layout(1, self._spec.cores, _ROWS)
         self._layout = layout
-        self._batches = Batches(self._forward, layout)
+        self._batches = Batches(self._forward, layout, one_language=True)
 
     async def answer(self, samples: np.ndarray, language: int) -> object:
         if language >= len(self._models):
+            held = len(self._models)
+            why = f"{_MOST} are made at most" if held == _MOST < self._ends_at else "no more fit"
             raise SystemUnable(
-                f"{len(self._models)} models are resident; memory ends at {self._ends_at}, of"
-                f" {self._bytes / 2**20:.0f} MiB each, where it is {self._spec.memory_bytes / 2**30:.1f} GiB"
+                f"{held} models are resident, {why}: memory ends at {self._ends_at}, of"
+                f" {self._bytes / 2**20:.0f} MiB each, where they may take {self._spec.memory_bytes / 2**30:.1f} GiB"
             )
         return await self._batches.answer(samples, language)
 
@@ -55,14 +58,18 @@ class FullModels:
 
     @property
     def facts(self) -> dict[str, str | int | float]:
-        return {"chose": str(self._layout), "bytes a language": self._bytes, "ends at": self._ends_at}
+        return {
+            "chose": str(self._layout),
+            "languages": len(self._models),
+            "bytes a language": self._bytes,
+            "ends at": self._ends_at,
+        }
 
     def _taken(self) -> int:
         return resident_bytes() if self._spec.on_cpu else torch.cuda.memory_allocated()
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Row]) -> list[list[int]]:
-        ((samples, language),) = rows
-        _, inputs = padded([samples], self._spec)
-        logits = self._models[language](**inputs).logits
-        return tokens(logits, [logits.shape[1]])
+        audio, inputs = padded([samples for samples, _ in rows], self._spec)
+        model = self._models[rows[0][1]]
+        return tokens(model(**inputs).logits, frames(model, audio))

@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from benchmarks.clips import usual
-from benchmarks.systems.batches import Batches, Row, fastest, layouts
+from benchmarks.systems.batches import Batches, Row, fastest, layouts, tried
 from benchmarks.systems.plain import frames, load_plain, padded, tokens
 from benchmarks.systems.system import SystemSpec, SystemUnable
 
@@ -37,9 +37,10 @@ class MixedLora:
         self._model.requires_grad_(False).eval().to(self._spec.device, self._spec.dtype)
         own = [p for name, p in self._model.named_parameters() if f".{names[0]}." in name]
         self._bytes = sum(tensor.numel() * tensor.element_size() for tensor in own)
-        tried = [(self._forward, layout) for layout in layouts(self._spec.cores, on_cpu=self._spec.on_cpu, lanes=False)]
-        forward, self._layout = tried[fastest(tried, usual())]
-        self._batches = Batches(forward, self._layout)
+        each = layouts(self._spec.cores, on_cpu=self._spec.on_cpu, lanes=False)
+        clips = usual(tried(self._spec.cores, on_cpu=self._spec.on_cpu))
+        self._layout = each[fastest([(self._forward, layout) for layout in each], clips)]
+        self._batches = Batches(self._forward, self._layout)
 
     async def answer(self, samples: np.ndarray, language: int) -> object:
         if self._name(language) not in self._names:
@@ -51,7 +52,7 @@ class MixedLora:
 
     @property
     def facts(self) -> dict[str, str | int | float]:
-        return {"chose": str(self._layout), "bytes a language": self._bytes}
+        return {"chose": str(self._layout), "languages": len(self._names), "bytes a language": self._bytes}
 
     @torch.inference_mode()
     def _forward(self, rows: Sequence[Row]) -> list[list[int]]:

@@ -55,9 +55,13 @@ def frames(model: Any, audio: PaddedAudio) -> list[int]:
 
 def tokens(logits: Tensor, lengths: Sequence[int] | Tensor) -> list[list[int]]:
     """(B, T, V) and the valid frames of each row -> the greedy CTC decoding."""
-    best = logits.argmax(dim=-1).cpu().numpy()
+    return collapsed(logits.argmax(dim=-1), lengths)
+
+
+def collapsed(best: Tensor, lengths: Sequence[int] | Tensor) -> list[list[int]]:
+    """Best tokens (B, T) and the valid frames of each row -> without repeats and blanks."""
     told = []
-    for row, length in zip(best, map(int, lengths), strict=True):
+    for row, length in zip(best.cpu().numpy(), map(int, lengths), strict=True):
         path = row[:length]
         changed = np.concatenate([[True], path[1:] != path[:-1]]) if length else np.zeros(0, bool)
         told.append(path[changed & (path != VOCAB.blank)].tolist())

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from adapters.heap import keep_freed_memory
+from adapters.shapes import parameter_count
 from app.engine.engine import Engine
 from app.engine.lanes import Step
 from app.service import make_engine
@@ -32,6 +33,8 @@ class TonguesEngine:
         await self._engine.start()
         adapters = self._engine.registry.snapshot.adapters
         self._adapters = [adapters[adapter_name(number)] for number in range(self._spec.adapters)]
+        count = parameter_count(self._adapters[0].record.config, self._engine.encoder.size)
+        self._bytes = count * self._spec.dtype.itemsize
 
     async def answer(self, samples: np.ndarray, language: int) -> object:
         with self._engine.admit():
@@ -47,6 +50,8 @@ class TonguesEngine:
         config = self._engine.config
         return {
             "chose": f"{config.lanes} lanes x {config.threads} threads",
+            "languages": min(self._spec.adapters, config.max_seats),
+            "bytes a language": self._bytes,
             "rows a step": round(self._rows / max(1, self._steps), 2),
             "padding": round(1 - self._frames / max(1, self._padded), 3),
         }

@@ -10,7 +10,7 @@ from benchmarks.comparison import _run_in, compare
 from benchmarks.grid import ALL, FEW_SEATS, TARGETED, Comparison, Plan, default_plans, full_plans
 from benchmarks.systems import SystemUnable
 from benchmarks.worker import Worker
-from benchmarks.workload import Cell, Timing
+from benchmarks.workload import Cell, Timing, languages
 from tests.benchmarks.conftest import SIZE
 
 CELL = Cell("1-2 s", 3, "uniform", 2, 4)
@@ -25,6 +25,9 @@ def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     assert [(run.system, run.round) for run in found.runs] == [("engine", 0), ("bare", 0), ("bare", 1), ("engine", 1)]
     assert told == [2, 2, 4, 4, 4]
     assert len(found.mixing) == 4
+    assert {(one.concurrency, one.requests, one.languages) for one in found.mixing} == {
+        (2, 2, len({*languages("uniform", 3, 2)}))
+    }
     assert all(one.mixed.rtfx > 0 and one.identical.rtfx > 0 for one in found.mixing)
     assert all(run.timing.rtfx > 0 and 0 < run.timing.p50_s <= run.timing.p95_s for run in found.runs)
     (where,) = found.unable
@@ -34,8 +37,8 @@ def test_systems_take_turns_and_one_that_cannot_is_noted(spec):
     assert found.facts["bare"]["chose"]
 
 
-def test_on_a_gpu_every_cell_is_run_in_by_whoever_is_there():
-    """Once, and what a system cannot is left for the rounds to tell."""
+def test_cells_are_run_in_by_whoever_is_there():
+    """On a GPU all, on a CPU some of the first; what a system cannot is left for the rounds to tell."""
     ran: list[tuple[str, Cell]] = []
 
     class Recorded(Worker):
@@ -48,8 +51,13 @@ def test_on_a_gpu_every_cell_is_run_in_by_whoever_is_there():
 
     other = replace(CELL, popularity="identical")
     plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare", "peft")), Comparison(other, ("bare",))), rounds=3)
-    _run_in({name: Recorded(name) for name in ("engine", "bare")}, plan)
-    assert ran == [("engine", CELL), ("bare", CELL), ("bare", other)]
+    plan = replace(plan, mixing=CELL)
+    workers = {name: Recorded(name) for name in ("engine", "bare")}
+    _run_in(workers, plan, on_cpu=False)
+    assert ran == [("engine", CELL), ("bare", CELL), ("bare", other), ("engine", other), ("engine", CELL)]
+    ran.clear()
+    _run_in(workers, replace(plan, comparisons=(Comparison(replace(CELL, requests=40), ("bare",)),)), on_cpu=True)
+    assert ran == [("bare", replace(CELL, requests=5))]
 
 
 def test_a_slow_machine_repeats_only_what_targets_are_judged_by(spec):

@@ -32,12 +32,12 @@ def test_a_part_is_measured_written_and_kept(command, tmp_path, capsys):
     assert "bottlenecks of 64 in the top 4 layers" in told
     assert "A note." in told
     assert "</svg>" in (tmp_path / "docs/benchmarks.svg").read_text()
-    assert "64 languages mixed / one" in capsys.readouterr().out
+    assert "64 languages (64 clients), mixed / one" in capsys.readouterr().out
 
     http = ("--requests", "3", "--rounds", "1", "--long-s", "20")
     results = command("--parts", "http", *http)
     assert results["comparisons"][SHIPPED]["runs"] == runs
-    assert {one["concurrency"] for one in results["http"]["mixing"]} == {1, 8, 64}
+    assert {one["concurrency"] for one in results["http"]["mixing"]} == {1, 3}
     assert len(results["http"]["published_s"]) == 10
     assert results["http"]["beside"][0]["beside_p95_s"] > 0
 
@@ -49,10 +49,23 @@ def test_a_part_that_fails_leaves_its_reason_and_the_others(command, monkeypatch
 
     monkeypatch.setattr(serving, "measure", fail)
     monkeypatch.setattr(serving, "_apart", lambda *given: [])
+    (tmp_path / "docs").mkdir()
+    earlier = {"machine": serving.machine("cpu", ""), "http": {"mixing": []}, "seating": []}
+    (tmp_path / "docs/benchmarks.json").write_text(json.dumps(earlier))
     results = command("--parts", "http", "profile")
+    assert "http" not in results, "what there was of it before is gone"
+    assert "seating" in results
     assert results["failed"] == {"http": "MemoryError: no more"}
     assert results["profile"] == []
     assert "http could not be measured: MemoryError: no more" in (tmp_path / "docs/benchmarks.md").read_text()
+
+
+def test_parts_of_two_machines_are_not_one_page(command, tmp_path):
+    (tmp_path / "docs").mkdir()
+    earlier = {"machine": {**serving.machine("cpu", ""), "device": "a GPU"}}
+    (tmp_path / "docs/benchmarks.json").write_text(json.dumps(earlier))
+    with pytest.raises(SystemExit, match=r"of another machine \(a GPU\): measure all parts, or give another --out"):
+        command("--parts", "seating")
 
 
 def test_no_part_by_another_name(command, capsys):

@@ -50,12 +50,21 @@ async def test_so_many_clients_wait_at_once_and_every_request_is_sent_once(concu
 
 
 @pytest.mark.anyio
-async def test_a_request_that_fails_ends_the_cell():
+async def test_a_request_that_fails_ends_the_cell_when_those_beside_it_have_ended():
+    """What ran on would run beside the next system."""
+    ended, asked = [], []
+
     async def answer(samples: np.ndarray, language: int) -> None:
-        raise RuntimeError("as it must")
+        asked.append(number := len(asked))
+        if number == 1:
+            raise RuntimeError("as it must")
+        await asyncio.sleep(0.05)
+        ended.append(number)
 
     with pytest.raises(RuntimeError, match="as it must"):
-        await run_cell(Cell("2 s", 1, "identical", 2, 4), answer)
+        await run_cell(Cell("2 s", 1, "identical", 3, 9), answer)
+    assert ended == [0, 2]
+    assert asked == [0, 1, 2], "and none after it"
 
 
 def test_figures_of_a_round():

@@ -145,6 +145,8 @@ def test_told_to_stop_it_finishes_what_it_took(model_folder: Path, tmp_path: Pat
         def upload() -> Iterator[bytes]:
             data = wav(tone(5.0))
             yield data[:1000]
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+                wait_until(lambda: "\ntongues_permits_taken 1.0\n" in http.get("/metrics").text)
             running.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             yield data[1000:]

@@ -51,6 +51,18 @@ def test_the_oldest_is_taken_although_more_are_as_long():
     batches.stop()
 
 
+def test_rows_of_one_language_where_that_is_asked():
+    forward = Recorder()
+    batches = Batches(forward, Layout(1, 1, 4), one_language=True)
+    first = batches.submit((clip(1), 9))
+    assert forward.entered.wait(30)
+    others = [batches.submit((clip(size), language)) for size, language in ((5, 1), (6, 2), (7, 1), (8, 2))]
+    forward.go_on.set()
+    assert [answer.result(30) for answer in (first, *others)] == [[9], [1], [2], [1], [2]]
+    assert [sorted(batch) for batch in forward.batches] == [[1], [5, 7], [6, 8]]
+    batches.stop()
+
+
 def test_a_forward_that_fails_fails_its_rows_alone():
     def forward(rows: Sequence[Row]) -> list[list[int]]:
         if any(language == 13 for _, language in rows):

@@ -8,6 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from adapters.backbone import load_backbone
+from adapters.graphs import eagerly
+from benchmarks.backbones import VOCAB
 from benchmarks.clips import cut
 from benchmarks.systems import SYSTEMS, SystemSpec, SystemUnable, make_system
 from benchmarks.systems.plain import load_plain, padded, tokens
@@ -22,9 +25,12 @@ async def test_a_system_starts_answers_and_stops(spec, name):
     system = make_system(name, spec)
     await system.start()
     try:
-        first, again = [await system.answer(cut("1-2 s")[0], 1) for _ in range(2)]
+        first, again, other = [await system.answer(cut("1-2 s")[0], language) for language in (1, 1, 2)]
         assert first == again
-        await system.answer(cut("1-2 s")[1], 2)
+        if name in ("engine", "load_adapter"):
+            assert first != other
+        if name == "bare":
+            assert first == other
     finally:
         await system.stop()
     assert system.facts["chose"]
@@ -67,7 +73,7 @@ async def test_full_models_say_where_memory_ends(spec):
     system = make_system("full models", replace(spec, memory_bytes=2 * each + each // 2, adapters=50))
     await system.start()
     assert int(system.facts["ends at"]) <= 2
-    with pytest.raises(SystemUnable, match="memory ends at"):
+    with pytest.raises(SystemUnable, match="no more fit: memory ends at"):
         await system.answer(cut("1-2 s")[0], 49)
     await system.stop()
 
@@ -95,15 +101,27 @@ async def test_peft_mixes_languages(spec):
     pytest.importorskip("peft", reason="the bench extra is not installed")
     system = make_system("peft", spec)
     await system.start()
-    assert await system.answer(cut("1-2 s")[0], 2) == await system.answer(cut("1-2 s")[0], 2)
+    clip = cut("1-2 s")[0]
+    one, other = system._forward([(clip, 1)])[0], system._forward([(clip, 2)])[0]
+    assert one != other
+    assert system._forward([(clip, 2), (clip, 1), (clip, 2)]) == [other, one, other]
     await system.stop()
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+async def test_the_bare_backbone_says_the_same_in_the_few_shapes_of_graphs(spec):
+    system = make_system("bare", spec)
+    system._encoder = load_backbone(spec.backbone)
+    system._head = torch.randn(VOCAB.size, system._encoder.hidden_size, generator=torch.Generator().manual_seed(1))
+    system._run = eagerly
+    rows = [(clip, 0) for clip in cut("1-2 s")[:3]]
+    assert system._by_graphs(rows) == [system._by_encoder([row])[0] for row in rows]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_two_floors_say_the_same_of_a_lone_clip(spec):
     """They differ in padded batches, where transformers' group norm sees the padding."""
-    from adapters.backbone import load_backbone
-
     clips = [cut("1-2 s")[0]]
     plain = load_plain(spec)
     encoder = load_backbone(spec.backbone)
