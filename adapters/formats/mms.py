@@ -21,7 +21,7 @@ from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.formats import Imported
 from adapters.formats.files import read_json
 from adapters.formats.tokenizer import Tokenizer
-from adapters.formats.vocabulary import vocab_of
+from adapters.formats.vocabulary import fitted, vocab_of
 from adapters.formats.written import write_files, writing_into
 from adapters.language import is_macrolanguage, language_key, language_tag
 from adapters.vocab import Vocab
@@ -87,12 +87,12 @@ def read_mms(
     tokenizer: Tokenizer | None = None,
 ) -> Imported:
     """The tensors of a file and its language's part of ``vocab.json``, for a backbone of this size. ``tokenizer``: how
-    texts are made of them, where it is not as transformers' begins.
+    texts are made of them, where it is not as transformers' begins, and the tokens that it adds.
 
     Raises :class:`~adapters.errors.AdapterFormatError` for tensors that no such file has or a vocabulary that is none,
     :class:`~adapters.errors.AdapterMismatch` for those of another backbone.
     """
-    vocab = mms_vocab(name, tokens, tokenizer)
+    vocab = mms_vocab(name, tokens, tokenizer, head_rows(tensors))
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         inside = _INSIDE.fullmatch(key)
@@ -110,9 +110,17 @@ def read_mms(
     return Imported(mms_config(narrow.shape[0], vocab.size, size), found, vocab)
 
 
-def mms_vocab(name: str, tokens: Mapping[str, int], tokenizer: Tokenizer | None = None) -> Vocab:
-    """One language's part of ``vocab.json``. Raises :class:`~adapters.errors.AdapterFormatError`."""
-    return vocab_of(name, tokens, tokenizer or Tokenizer(), "its part of vocab.json")
+def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """How many tokens the head among the tensors of a file says."""
+    head = tensors.get("lm_head.weight")
+    return head.shape[0] if head is not None and head.ndim == 2 else None
+
+
+def mms_vocab(name: str, tokens: Mapping[str, int], tokenizer: Tokenizer | None, rows: int | None) -> Vocab:
+    """One language's part of ``vocab.json`` and what the tokenizer adds, for a head of so many ``rows``, or, where they
+    are not known, of one for each token. Raises :class:`~adapters.errors.AdapterFormatError`."""
+    told, source = tokenizer or Tokenizer(), "its part of vocab.json"
+    return vocab_of(name, fitted(name, tokens, told, rows, source), told, source)
 
 
 def write_mms(
