@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,8 @@ def count_parameters(config: BackboneConfig, adapter: AdapterConfig) -> Paramete
     """Count without allocating anything. Raises ``ValueError`` for layers that the backbone does not have."""
     from transformers import HubertModel, Wav2Vec2Model
 
+    config = copy(config)
+    config.adapter_attn_dim = None  # adapters of MMS within its layers are a method here
     with torch.device("meta"):
         model = HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
     size = size_of(config)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from adapters.errors import DataError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
+_FIRST = b"\\data\\"
 _NEVER = -99.0
 _MOST_BYTES = 1 << 28
 """Of the text of a model that was packed: what a small file may become in memory."""
@@ -38,17 +39,23 @@ class LanguageModel:
         return gzip.compress(self.arpa, mtime=0)
 
     def words(self) -> list[str]:
-        """Those that it knows. Raises :class:`~adapters.errors.DataError` where it is not ARPA text."""
+        """Those that it knows, each decoded as it is read, and nothing after them. Raises
+        :class:`~adapters.errors.DataError` where it is not ARPA text."""
         found: list[str] = []
-        inside = False
+        begun = inside = False
         try:
-            for line in self.arpa.decode("utf-8").splitlines():
-                if line.startswith("\\"):
+            for line in io.BytesIO(self.arpa):
+                if not begun:
+                    begun = line.strip() == _FIRST
+                    if not begun and line.strip():
+                        said = f"it begins with {line[:40]!r}, not with {_FIRST.decode()}"
+                        raise DataError(f"not a language model in ARPA format: {said}")
+                elif line.startswith(b"\\"):
                     if inside:
                         return found
-                    inside = line.strip() == "\\1-grams:"
+                    inside = line.strip() == b"\\1-grams:"
                 elif inside and line.strip():
-                    found.append(line.split("\t")[1])
+                    found.append(line.rstrip(b"\r\n").split(b"\t")[1].decode())
                     if found[-1] in (BEGIN, END, UNKNOWN):
                         found.pop()
         except (UnicodeDecodeError, IndexError) as error:

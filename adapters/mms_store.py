@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,17 +22,19 @@ from torch import Tensor
 from adapters.config import BackboneSize
 from adapters.errors import AdapterAway, AdapterCorrupt, AdapterFormatError, HubError, UnknownAdapter
 from adapters.fit import check_tensors
-from adapters.formats.mms import FILE, mms_config, mms_language, mms_vocab, read_mms
-from adapters.formats.tokenizer import SPECIAL, TOKENIZER, Tokenizer
+from adapters.formats.files import read_header
+from adapters.formats.mms import FILE, head_rows, mms_config, mms_language, mms_vocab, read_mms
+from adapters.formats.tokenizer import ADDED, SPECIAL, TOKENIZER, Tokenizer
 from adapters.loaded import LoadedAdapter
 from adapters.location import Signature
 from adapters.record import AdapterRecord, StoredFile
-from adapters.repository import Folder, Repository, RepositoryFile, known_sha256
+from adapters.repository import Folder, Repository, RepositoryFile, known_sha256, stamp_of
 from adapters.shapes import parameter_count
 
 log = logging.getLogger("tongues.adapters")
 
 _VOCAB = "vocab.json"
+_TOLD = (TOKENIZER, SPECIAL, ADDED)
 _MOST_VOCAB_BYTES = 1 << 26
 _BESIDE_BYTES = 1 << 20  # a file's header, and what else it may bring
 _MOST_BYTES_EACH = 4
@@ -94,7 +97,8 @@ class MmsStore:
         language = mms_language(name)
         if language is None:
             raise AdapterFormatError(name, f"{file} is for {name!r}, which is no code of a language")
-        vocab = mms_vocab(name, self._tokens(name), self._listing.tokenizer)
+        tokens, tokenizer = self._tokens(name), self._listing.tokenizer
+        vocab = mms_vocab(name, tokens, tokenizer, self._rows(name, file, tokens))
         config = mms_config(self._width, vocab.size, self._size)
         most = _MOST_BYTES_EACH * parameter_count(config, self._size) + _BESIDE_BYTES
         if told.size_bytes > most:
@@ -137,6 +141,15 @@ class MmsStore:
             raise AdapterFormatError(name, f"{_VOCAB} of {self._repository.name} has no part for {name!r}")
         return found
 
+    def _rows(self, name: str, file: str, tokens: Mapping[str, int]) -> int | None:
+        """How many its head has, if its file is here and the tokenizer may add any to ``tokens``."""
+        if name not in self._listing.here or self._listing.tokenizer.added.keys() <= tokens.keys():
+            return None
+        try:
+            return head_rows(read_header(name, self._repository.fetch(file)))
+        except (HubError, OSError, AdapterFormatError):
+            return None  # what is wrong with it is told when it is loaded
+
     def _tensors(self, record: AdapterRecord) -> dict[str, Tensor]:
         name, stored = record.name, record.weights
         told = self._file(name)[1]
@@ -144,10 +157,11 @@ class MmsStore:
             path = self._repository.fetch(stored.name)
             as_listed = path.stat().st_size == stored.size_bytes  # nothing larger is read
             content = path.read_bytes() if as_listed else b""
+            written = not self.remote and stamp_of(path.stat()) != stored.sha256  # since the record was made
             digest = told.sha256 or (known_sha256(path) if self.remote else None)  # of what was listed without a hub
         except (HubError, OSError) as error:
             raise AdapterAway(name, str(error)) from error
-        if not as_listed or (digest and sha256(content).hexdigest() != digest):
+        if not as_listed or written or (digest and sha256(content).hexdigest() != digest):
             self._listing.here.discard(name)
             self._repository.forget(stored.name)
             raise AdapterCorrupt(name, f"{stored.name} came as another file than {self._repository.name} lists")
@@ -163,11 +177,12 @@ class MmsStore:
             return None
         folder = self._repository.path
         try:
-            told = [path.stat() for path in (folder, folder / _VOCAB)]
-            told += [path.stat() for path in (folder / TOKENIZER, folder / SPECIAL) if path.exists()]
+            told = {"": folder.stat(), _VOCAB: (folder / _VOCAB).stat()}
+            with os.scandir(folder) as entries:
+                told |= {one.name: one.stat() for one in entries if _counts(one.name) and one.is_file()}
         except OSError:
             return None
-        return tuple((one.st_mtime_ns, one.st_size) for one in told)
+        return tuple((name, one.st_mtime_ns, one.st_size) for name, one in sorted(told.items()))
 
     def _listed(self) -> _Listing:
         try:
@@ -180,7 +195,7 @@ class MmsStore:
         if _VOCAB not in there:
             raise HubError(f"{self._repository.name}: adapters of languages, and no {_VOCAB} that says what they speak")
         vocabs = self._read_vocabs()
-        stamps = tuple(there[file].stamp for file in (_VOCAB, TOKENIZER, SPECIAL) if file in there)
+        stamps = tuple(there[file].stamp for file in (_VOCAB, *_TOLD) if file in there)
         return _Listing(
             found,
             vocabs,
@@ -202,7 +217,7 @@ class MmsStore:
         return found
 
     def _read_tokenizer(self, there: Collection[str]) -> Tokenizer:
-        for file in (TOKENIZER, SPECIAL):
+        for file in _TOLD:
             if file in there:
                 try:
                     self._repository.fetch(file)
@@ -212,6 +227,10 @@ class MmsStore:
             return Tokenizer.read(self._repository.name, self._repository.fetch(_VOCAB).parent)
         except AdapterFormatError as error:
             raise HubError(f"{self._repository.name}: {error.reason}") from error
+
+
+def _counts(file: str) -> bool:
+    return file in _TOLD or FILE.fullmatch(file) is not None
 
 
 def mms_store(repository: Repository, folder: Path, size: BackboneSize, fingerprint: str) -> MmsStore | None:

@@ -103,8 +103,7 @@ class Folder:
         for path in sorted(self.path.iterdir()):
             if path.is_file():
                 told = path.stat()
-                stamp = sha256(f"{told.st_mtime_ns} {told.st_size}".encode()).hexdigest()
-                found[path.name] = RepositoryFile(told.st_size, stamp)
+                found[path.name] = RepositoryFile(told.st_size, stamp_of(told))
         return found
 
     def here(self, file: str) -> bool:
@@ -246,6 +245,11 @@ class HubRepository:
             digest = known_sha256(Path(place)) if isinstance(place, str) else None
             found[file.path] = RepositoryFile(file.size, digest or file.blob_id, digest)
         return found
+
+
+def stamp_of(told: os.stat_result) -> str:
+    """Of a file in a :class:`Folder`: another one once it was written to."""
+    return sha256(f"{told.st_mtime_ns} {told.st_size}".encode()).hexdigest()
 
 
 def known_sha256(path: Path) -> str | None:

@@ -211,6 +211,8 @@ class AdapterStore:
         :attr:`AdapterRecord.files` names them. It can be loaded, and is not published before :meth:`commit`. Raises as
         :meth:`load` does.
         """
+        if len(record) > _MAX_RECORD_BYTES:
+            raise AdapterFormatError(name, f"a record of {len(record)} bytes; {_MAX_RECORD_BYTES} are allowed")
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, size)
         for what, stored in parsed.files.items():

@@ -22,6 +22,10 @@ def is_special(token: str) -> bool:
     return _SPECIAL.fullmatch(token) is not None
 
 
+def _is_text(token: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in token)
+
+
 @dataclass(frozen=True)
 class Vocab:
     """Tokens by id, in the manner of Hugging Face's ``vocab.json``.
@@ -37,6 +41,8 @@ class Vocab:
             raise DataError("a vocabulary holds every token once, and no empty one")
         if sum(token in BLANKS for token in self.tokens) != 1:
             raise DataError(f"a vocabulary needs one blank token, {BLANK!r}")
+        if broken := next((token for token in self.tokens if not _is_text(token)), None):
+            raise DataError(f"{broken[:40]!a} has half a surrogate pair in it; a token is text that UTF-8 can write")
 
     @property
     def size(self) -> int:

@@ -41,6 +41,23 @@ def make_mms(folder: Path, languages: dict[str, list[str]] = LANGUAGES) -> Any:
     return model
 
 
+def tuned_mms(folder: Path, code: str = "tur") -> Wav2Vec2CTCTokenizer:
+    """Add an adapter to the checkpoint by Hugging Face's recipe ("Fine-tuning MMS Adapter Models"), and return its
+    tokenizer, which transformers saved there: the head has a row for each of its tokens."""
+    spoken = json.loads((folder / "vocab.json").read_text())
+    spoken[code] = {token: number for number, token in enumerate(["a", "b", "c", "|", "[UNK]", "[PAD]"])}
+    (folder / "vocab.json").write_text(json.dumps(spoken))
+    tokenizer: Wav2Vec2CTCTokenizer = Wav2Vec2CTCTokenizer.from_pretrained(
+        str(folder), unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|", target_lang=code
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(9)
+    model = reference("wav2vec2-pre-norm-layer", adapter_attn_dim=WIDTH, vocab_size=len(tokenizer))
+    tensors = {name: torch.randn(tensor.shape) * 0.3 for name, tensor in model._get_adapters().items()}
+    save_file(tensors, folder / f"adapter.{code}.safetensors", {"format": "pt"})
+    return tokenizer
+
+
 def processor(folder: Path, code: str) -> Wav2Vec2Processor:
     """transformers' own, speaking one language of the checkpoint."""
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), target_lang=code)

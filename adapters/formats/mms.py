@@ -17,14 +17,14 @@ from langcodes import Language
 from torch import Tensor
 
 from adapters.config import AdapterConfig, BackboneSize
-from adapters.errors import AdapterFormatError, AdapterMismatch
+from adapters.errors import AdapterFormatError, AdapterMismatch, DataError
 from adapters.formats import Imported
 from adapters.formats.files import read_json
-from adapters.formats.tokenizer import Tokenizer
-from adapters.formats.vocabulary import vocab_of
+from adapters.formats.tokenizer import Tokenizer, unused
+from adapters.formats.vocabulary import fitted, vocab_of
 from adapters.formats.written import write_files, writing_into
 from adapters.language import is_macrolanguage, language_key, language_tag
-from adapters.vocab import Vocab
+from adapters.vocab import BLANK, Vocab
 
 if TYPE_CHECKING:
     from adapters.encoder import BackboneConfig
@@ -87,12 +87,12 @@ def read_mms(
     tokenizer: Tokenizer | None = None,
 ) -> Imported:
     """The tensors of a file and its language's part of ``vocab.json``, for a backbone of this size. ``tokenizer``: how
-    texts are made of them, where it is not as transformers' begins.
+    texts are made of them, where it is not as transformers' begins, and the tokens that it adds.
 
     Raises :class:`~adapters.errors.AdapterFormatError` for tensors that no such file has or a vocabulary that is none,
     :class:`~adapters.errors.AdapterMismatch` for those of another backbone.
     """
-    vocab = mms_vocab(name, tokens, tokenizer)
+    vocab = mms_vocab(name, tokens, tokenizer, head_rows(tensors))
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         inside = _INSIDE.fullmatch(key)
@@ -110,9 +110,17 @@ def read_mms(
     return Imported(mms_config(narrow.shape[0], vocab.size, size), found, vocab)
 
 
-def mms_vocab(name: str, tokens: Mapping[str, int], tokenizer: Tokenizer | None = None) -> Vocab:
-    """One language's part of ``vocab.json``. Raises :class:`~adapters.errors.AdapterFormatError`."""
-    return vocab_of(name, tokens, tokenizer or Tokenizer(), "its part of vocab.json")
+def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """How many tokens the head among the tensors of a file says."""
+    head = tensors.get("lm_head.weight")
+    return head.shape[0] if head is not None and head.ndim == 2 else None
+
+
+def mms_vocab(name: str, tokens: Mapping[str, int], tokenizer: Tokenizer | None, rows: int | None) -> Vocab:
+    """One language's part of ``vocab.json`` and what the tokenizer adds, for a head of so many ``rows``, or, where they
+    are not known, of one for each token. Raises :class:`~adapters.errors.AdapterFormatError`."""
+    told, source = tokenizer or Tokenizer(), "its part of vocab.json"
+    return vocab_of(name, fitted(name, tokens, told, rows, source), told, source)
 
 
 def write_mms(
@@ -144,7 +152,7 @@ def write_mms(
         raise AdapterFormatError(name, f"it is {config.size} wide, and adapter_attn_dim is {width}: {right}")
     with writing_into(folder):
         spoken = _spoken(name, folder / VOCAB)
-        mine = json.loads(loaded.vocab.to_json())
+        mine = _named_as_there(name, loaded.vocab, folder)
         alone = not (folder / weights[0]).exists()
         if alone and spoken.get(code, mine) != mine and not force:
             right = "choose another folder or --code, or replace them with --force"
@@ -182,6 +190,24 @@ def _spoken(name: str, path: Path) -> dict[str, Any]:
             name, f"{path} is of one language, not nested by language as MMS's is; choose another folder"
         )
     return spoken
+
+
+def _named_as_there(name: str, vocab: Vocab, folder: Path) -> dict[str, int]:
+    """``{token: id}`` with the blank under the name that the tokenizer in ``folder`` has for it."""
+    tokenizer = Tokenizer.read(name, folder)
+    blank = tokenizer.pad or BLANK
+    tokens = [unused(i) if token == blank else token for i, token in enumerate(vocab.tokens)]
+    tokens[vocab.blank] = blank
+    try:
+        there = Vocab(tokenizer.named(tokens))
+        told = [(vocab.token_text(i), there.token_text(i)) for i in range(vocab.size)]
+        said = next((f"what says {ours!r} here says {theirs!r} there" for ours, theirs in told if ours != theirs), None)
+    except DataError as error:
+        said = str(error)
+    if said is not None:
+        right = "choose another folder, or give its tokenizer this adapter's delimiter and case"
+        raise AdapterFormatError(name, f"the tokenizer in {folder} makes other texts of its tokens: {said}; {right}")
+    return {token: i for i, token in enumerate(tokens)}
 
 
 def _their_name(prefix: str, ours: str) -> str:

@@ -12,12 +12,14 @@ import torch
 from adapters.errors import AdapterFormatError
 from adapters.formats.mms import backbone_width
 from adapters.formats.peft import CONFIG, HEAD, PREFIX, VOCAB, WEIGHTS
+from adapters.formats.tokenizer import TOKENIZER
 from adapters.formats.written import write_files, writing_into
 from adapters.methods.lora import USUAL
 
 if TYPE_CHECKING:
     from adapters.encoder import BackboneConfig
     from adapters.loaded import LoadedAdapter
+    from adapters.vocab import Vocab
 
 
 def write_peft(
@@ -31,8 +33,8 @@ def write_peft(
     force: bool = False,
 ) -> tuple[Path, ...]:
     """Write ``loaded`` so that ``PeftModel.from_pretrained`` puts it into a ``Wav2Vec2ForCTC`` or ``HubertForCTC`` of
-    that backbone, made with ``vocab_size`` tokens: the two files, and ``vocab.json``; returns them. A head alone brings
-    a LoRA of rank 1 that is zero, since PEFT knows no adapter without one.
+    that backbone, made with ``vocab_size`` tokens: the two files, and those of a ``Wav2Vec2CTCTokenizer``; returns
+    them. A head alone brings a LoRA of rank 1 that is zero, since PEFT knows no adapter without one.
 
     ``base_model``: where the backbone lies (``base_model_name_or_path``), at which ``revision``. ``bare``: though the
     backbone has a place for adapters of MMS within its layers, since who loads it says ``adapter_attn_dim=None``.
@@ -84,10 +86,23 @@ def write_peft(
     contents = {
         WEIGHTS: safetensors.torch.save({key: tensors[key].contiguous() for key in sorted(tensors)}, {"format": "pt"}),
         VOCAB: (loaded.vocab.to_json() + "\n").encode(),
+        TOKENIZER: (json.dumps(_tokenizer(loaded.vocab), indent=2) + "\n").encode(),
         CONFIG: (json.dumps(settings, indent=2) + "\n").encode(),
     }
     with writing_into(folder):
         return write_files(name, folder, contents, force=force)
+
+
+def _tokenizer(vocab: Vocab) -> dict[str, str | None]:
+    """How transformers' tokenizer makes the same texts, with not a token more than the head has rows."""
+    return {
+        "tokenizer_class": "Wav2Vec2CTCTokenizer",
+        "pad_token": vocab.tokens[vocab.blank],
+        "unk_token": None if vocab.unknown is None else vocab.tokens[vocab.unknown],
+        "word_delimiter_token": None if vocab.delimiter is None else vocab.tokens[vocab.delimiter],
+        "bos_token": "<s>" if "<s>" in vocab.tokens else None,
+        "eos_token": "</s>" if "</s>" in vocab.tokens else None,
+    }
 
 
 def _their_name(model: str, ours: str) -> str:

@@ -26,16 +26,30 @@ def read_vocabulary(name: str, path: Path, rows: int, language: str | None = Non
     if rows > _MOST_TOKENS:
         raise AdapterFormatError(name, f"the head has {rows} rows; {_MOST_TOKENS} are the most")
     tokenizer = Tokenizer.read(name, path.parent)
-    tokens = _checked(name, part_of(name, read_json(name, path), language))
-    missing = set(range(rows)) - set(tokens.values())
-    added = {token: i for token, i in tokenizer.added.items() if i in missing and token not in tokens}
-    special = tokenizer.added.keys() | {token for token in tokens if is_special(token)}
-    kept = {token: i for token, i in (tokens | added).items() if i < rows or token not in special}
+    kept = fitted(name, part_of(name, read_json(name, path), language), tokenizer, rows)
     vocab = vocab_of(name, kept, tokenizer, str(path))
     if vocab.size != rows:
         told = f"{path} has {len(kept)} tokens, the last with the id {vocab.size - 1}"
         raise AdapterFormatError(name, f"{told}, and the head has {rows} rows: it is another's")
     return vocab
+
+
+def fitted(
+    name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, rows: int | None, source: str = "its vocab.json"
+) -> dict[str, int]:
+    """``{token: id}`` for a head of so many ``rows``: with the tokens that ``tokenizer`` adds where it has rows that no
+    token has, without special ones that it has no row for. Where ``rows`` are not known, those added count whose ids
+    follow without a gap. Raises :class:`~adapters.errors.AdapterFormatError`."""
+    tokens = _checked(name, ids, source)
+    taken = set(tokens.values())
+    if rows is None:
+        following = {i for token, i in tokenizer.added.items() if token not in tokens}
+        rows = max(taken, default=-1) + 1
+        while rows in following:
+            rows += 1
+    free = {token: i for token, i in tokenizer.added.items() if 0 <= i < rows and i not in taken}
+    special = tokenizer.added.keys() | {token for token in tokens if is_special(token)}
+    return {token: i for token, i in (free | tokens).items() if i < rows or token not in special}
 
 
 def vocab_of(name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, source: str) -> Vocab:

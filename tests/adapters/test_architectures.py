@@ -34,6 +34,13 @@ def test_counts_are_those_of_the_modules(kind, norms: Norms):
     assert counts.norms == {"none": 0, "adapted": 3, "all": 4}[norms] * sum(p.numel() for p in own) // 4
 
 
+def test_adapters_within_the_layers_of_mms_are_no_backbone():
+    inside, bare = (reference("wav2vec2-pre-norm-layer", adapter_attn_dim=width).config for width in (8, None))
+    adapter = AdapterConfig("mms", 8, (0, 1, 2, 3), "none", 24)
+    assert count_parameters(inside, adapter) == count_parameters(bare, adapter)
+    assert inside.adapter_attn_dim == 8, "as it was"
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_known_architecture_is_whole(name):
     config = ARCHITECTURES[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import tracemalloc
 
 import pytest
 
@@ -63,6 +65,35 @@ def test_its_words_are_told():
 def test_what_is_no_model_is_refused(arpa):
     with pytest.raises(DataError, match="ARPA"):
         LanguageModel(arpa).words()
+
+
+def peak_bytes(model: LanguageModel) -> int:
+    """Of memory that reading its words takes."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            model.words()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("before", [b"", b"\\data\\\n", b"hello\n", estimate(SENTENCES)])
+def test_no_text_is_taken_apart_beyond_the_words(before):
+    assert peak_bytes(LanguageModel(before + b"\n" * (1 << 20))) < 1 << 17
+
+
+def test_only_what_kenlm_would_read_is_read():
+    arpa = estimate(SENTENCES)
+    words = LanguageModel(arpa).words()
+    assert LanguageModel(b"\n \n" + arpa.replace(b"\n", b"\r\n")).words() == words
+    with pytest.raises(DataError, match=r"ARPA format: it begins with b'hello.n', not with .data.$"):
+        LanguageModel(b"hello\n" + arpa).words()
+
+
+def test_a_line_ends_where_kenlm_ends_it():
+    arpa = "\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\u2028b\n-1\tc\x0cd\n\n\\end\\\n"
+    assert LanguageModel(arpa.encode()).words() == ["a\u2028b", "c\x0cd"]
 
 
 def test_a_model_of_nothing_is_refused():

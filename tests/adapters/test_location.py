@@ -229,3 +229,10 @@ def test_files_of_another_hash_are_not_taken_in(anywhere):
     with pytest.raises(AdapterError, match="not the file that adapter"):
         anywhere.stage("de", other.to_json().encode(), {"weights": b"y"}, size=SIZE, fingerprint=FINGERPRINT)
     assert anywhere.record("de") == record
+
+
+def test_a_record_too_large_to_be_one_is_not_parsed(anywhere, monkeypatch):
+    record = publish(anywhere)
+    monkeypatch.setattr(AdapterRecord, "from_json", lambda *_: pytest.fail("it is parsed"))
+    with pytest.raises(AdapterFormatError, match="a record of 1048577 bytes; 1048576 are allowed"):
+        anywhere.stage("de", b" " * ((1 << 20) + 1), {}, size=SIZE, fingerprint=record.fingerprint or "")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +21,7 @@ from adapters.mms_store import MmsStore, mms_store
 from adapters.registry import Registry
 from adapters.repository import fetch_backbone, open_repository
 from tests.hub import Hub
-from tests.mms import LANGUAGES, make_mms
+from tests.mms import LANGUAGES, make_mms, tuned_mms
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,58 @@ def test_a_folder_is_listed_again_when_it_changes(made, tmp_path, caplog):
     (folder / "adapter.deu.safetensors").unlink()
     assert set(known.scan().adapters) == {*LANGUAGES, "ita"} - {"deu"}
     assert store.load(known.resolve(language="it").record, size=store._size).record.name == "ita"
+
+
+def test_a_file_that_is_overwritten_in_place_is_another_version(made, tmp_path):
+    """As long as before, and so is its folder's time."""
+    folder = shutil.copytree(made, tmp_path / "mms")
+    store = opened(str(folder))
+    known = registry(store)
+    before = known.resolve(language="fr").record
+    path = folder / "adapter.fra.safetensors"
+    other = {key: tensor + 1 for key, tensor in load_file(path).items()}
+    size, told = path.stat().st_size, path.stat()
+    with path.open("r+b") as file:
+        file.write(safetensors.torch.save(other, {"format": "pt"}))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns + 1))
+    assert path.stat().st_size == size
+    with pytest.raises(AdapterCorrupt, match="came as another file"):
+        store.load(before, size=store._size)
+    after = known.look().adapters["fra"].record
+    assert after.version != before.version
+    head = store.load(after, size=store._size).tensors["head.weight"]
+    assert torch.equal(head, other["lm_head.weight"])
+    assert store.here(after)
+    with pytest.raises(AdapterCorrupt, match="came as another file"):
+        store.load(before, size=store._size)
+
+
+@pytest.mark.parametrize("kept", ["added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_tokens_that_the_tokenizer_adds_are_served(hub, repo, tmp_path, kept, where):
+    """By Hugging Face's recipe for adapters of MMS: rows for ``<s>`` and ``</s>``, which its vocabulary has not."""
+    folder = hub.repos[repo]
+    tokenizer = tuned_mms(folder)
+    if kept == "tokenizer_config.json":
+        (folder / "added_tokens.json").unlink()
+    store = opened(repo if where == "hub" else str(folder))
+    for _ in range(2):  # the second time, a hub's file is here
+        record = store.record("tur")
+        loaded = store.load(record, size=store._size)
+        assert record.config.vocab_size == loaded.vocab.size == len(tokenizer) == 8
+        assert {token: i for i, token in enumerate(loaded.vocab.tokens)} == tokenizer.get_vocab()
+    assert loaded.vocab.tokens[loaded.vocab.blank] == "[PAD]"
+    assert store.load(store.record("deu"), size=store._size).vocab.size == len(LANGUAGES["deu"]), "as it was"
+
+
+def test_a_head_without_rows_for_what_the_tokenizer_adds(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "mms")
+    tuned_mms(folder)
+    path = folder / "adapter.tur.safetensors"
+    tensors = load_file(path)
+    save_file({key: t[:6].contiguous() if key.startswith("lm_head") else t for key, t in tensors.items()}, path)
+    store = opened(str(folder))
+    assert store.load(store.record("tur"), size=store._size).vocab.tokens == ("a", "b", "c", "|", "[UNK]", "[PAD]")
 
 
 def test_what_is_listed_without_a_hub_is_checked_all_the_same(hub, repo, monkeypatch):

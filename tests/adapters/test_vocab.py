@@ -102,3 +102,10 @@ def test_is_immutable_and_a_value():
 def test_tokens_make_sense(tokens):
     with pytest.raises(DataError):
         Vocab(tokens)
+
+
+@pytest.mark.parametrize("token", ["\ud800", "a\udfff", "<\ud83d>"])
+def test_what_utf8_cannot_write_is_no_token(token):
+    with pytest.raises(DataError, match=r"\\ud\w{3}.* has half a surrogate pair in it; a token is text that UTF-8"):
+        Vocab.from_json(json.dumps({"<pad>": 0, token: 1}))
+    assert Vocab.from_json(r'{"<pad>": 0, "\ud83d\ude00": 1}').tokens[1] == "\N{GRINNING FACE}", "a whole pair"

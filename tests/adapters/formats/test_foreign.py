@@ -17,6 +17,7 @@ from adapters.formats.mms import write_mms
 from adapters.formats.peft_export import write_peft
 from tests.adapters.formats.theirs import letters, made
 from tests.builders import encoder_of, reference
+from tests.mms import LANGUAGES, make_mms, tuned_mms
 
 SIZE = BackboneSize(48, 4, 96)
 CONFIG = reference("wav2vec2-pre-norm-layer").config
@@ -88,6 +89,15 @@ def test_the_tokenizer_of_mms_is_heard(mms):
     (mms / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}))
     with pytest.raises(AdapterFormatError, match="is a Wav2Vec2PhonemeCTCTokenizer"):
         read(mms, "de")
+
+
+def test_tokens_that_the_tokenizer_adds_fill_the_head_of_mms(tmp_path):
+    make_mms(tmp_path)
+    tokenizer = tuned_mms(tmp_path)
+    found = read(tmp_path, "tr")
+    assert {token: i for i, token in enumerate(found.vocab.tokens)} == tokenizer.get_vocab()
+    assert found.config.vocab_size == 8
+    assert read(tmp_path, "de").vocab.size == len(LANGUAGES["deu"]), "as it was"
 
 
 def test_a_vocabulary_of_its_own(mms, peft, tmp_path):

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Wav2Vec2CTCTokenizer
 
 from adapters.config import AdapterConfig
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.formats import Imported
-from adapters.formats.mms import mms_code, read_mms, write_mms
+from adapters.formats.mms import mms_code, mms_vocab, read_mms, write_mms
+from adapters.formats.tokenizer import Tokenizer
+from adapters.vocab import Vocab
 from tests.adapters.formats.theirs import CLIPS, CLOSE, letters, logits, made, mms_model, ours, published
 from tests.builders import encoder_of, reference
 
@@ -164,6 +167,49 @@ def test_tokens_of_another_adapter_are_not_replaced_unasked(tmp_path):
     assert json.loads((tmp_path / "vocab.json").read_text()) == {"deu": {"<pad>": 0, "ß": 1}}
     write_mms(adapter, tmp_path, "deu", encoder.config, force=True)
     assert len(json.loads((tmp_path / "vocab.json").read_text())["deu"]) == 24
+
+
+TOKENIZERS: dict[str, dict[str, Any] | None] = {
+    "as transformers' begins": None,
+    "[PAD]": {"pad_token": "[PAD]", "unk_token": "[UNK]"},
+    "a blank of another name": {"pad_token": "<s>"},
+}
+
+
+@pytest.mark.parametrize("case", TOKENIZERS)
+@pytest.mark.parametrize("blank", ["[PAD]", "<pad>"])
+def test_transformers_decodes_what_is_written_by_the_tokenizer_there(case, blank, tmp_path):
+    encoder, vocab = encoder_of(reference(KIND)), Vocab(("a", "|", blank, "b", "<s>"))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 5), vocab=vocab)
+    folder, told = tmp_path / "out", TOKENIZERS[case]
+    if told is not None:
+        folder.mkdir()
+        (folder / "vocab.json").write_text(json.dumps({"fra": {"<pad>": 0, "<s>": 1, "[PAD]": 2, "|": 3}}))
+        Wav2Vec2CTCTokenizer.from_pretrained(folder, target_lang="fra", **told).save_pretrained(folder)
+    write_mms(adapter, folder, "deu", encoder.config)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, target_lang="deu")
+    assert tokenizer.decode([2, 0, 0, 2, 1, 1, 3, 2]) == "a b"
+    tokens = json.loads((folder / "vocab.json").read_text())["deu"]
+    imported = mms_vocab("deu", tokens, Tokenizer.read("deu", folder), 5)
+    assert (imported.blank, imported.delimiter, imported.size) == (2, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"do_lower_case": True}, "what says 'A' here says 'a' there; choose another folder"),
+        ({"word_delimiter_token": "_"}, "makes other texts of its tokens: .* is a letter of it"),
+        ({"replace_word_delimiter_char": "-"}, "what says ' ' here says '-' there"),
+        ({"pad_token": "A"}, "what says 'A' here says '' there"),
+    ],
+)
+def test_a_tokenizer_there_that_contradicts_is_told(told, said, tmp_path):
+    encoder, vocab = encoder_of(reference(KIND)), Vocab(("<pad>", "|", "A", "b"))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 4), vocab=vocab)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(AdapterFormatError, match=said):
+        write_mms(adapter, tmp_path, "deu", encoder.config)
+    assert not (tmp_path / "vocab.json").exists()
 
 
 def _full(path: Path, content: bytes) -> None:

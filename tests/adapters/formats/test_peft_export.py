@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Wav2Vec2ForCTC
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
 
 from adapters.backbone import load_backbone, read_config
 from adapters.config import AdapterConfig
@@ -18,6 +18,7 @@ from adapters.formats import Imported
 from adapters.formats.peft import read_peft
 from adapters.formats.peft_export import write_peft
 from adapters.methods.lora import TARGETS
+from adapters.vocab import Vocab
 from tests.adapters.formats.theirs import CLIPS, CLOSE, logits, made, ours, published
 from tests.builders import encoder_of, reference
 
@@ -50,7 +51,8 @@ def test_what_we_write_peft_loads_and_we_read_back(case, tmp_path):
     encoder = backbone(kind)
     adapter = made(tmp_path / "store", encoder, config)
     written = write_peft(adapter, tmp_path / "peft", encoder.config)
-    assert sorted(path.name for path in written) == ["adapter_config.json", "adapter_model.safetensors", "vocab.json"]
+    files = ["adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json", "vocab.json"]
+    assert sorted(path.name for path in written) == files
     model = PeftModel.from_pretrained(reference(kind), tmp_path / "peft").eval()
     for samples in CLIPS:
         mine = ours(encoder, [(config, adapter.tensors)], [samples])[0]
@@ -59,6 +61,27 @@ def test_what_we_write_peft_loads_and_we_read_back(case, tmp_path):
     assert (again.config, again.vocab) == (config, adapter.vocab)
     assert again.tensors.keys() == adapter.tensors.keys()
     assert all(torch.equal(again.tensors[key], tensor) for key, tensor in adapter.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (("[PAD]", "|", "a", "B", "[UNK]"), "a B"),
+        (("a", " ", "<pad>", "B", "<s>", "</s>", "<unk>"), "a B"),
+        (("[PAD]", "<unused-1>", "a", "B"), "aB"),
+    ],
+)
+def test_transformers_decodes_what_is_written(tokens, said, tmp_path):
+    encoder, vocab = backbone(PRE), Vocab(tokens)
+    adapter = made(tmp_path / "s", encoder, AdapterConfig("head", 0, (), "none", vocab.size), vocab=vocab)
+    write_peft(adapter, tmp_path / "peft", encoder.config)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path / "peft")
+    a, b, blank = tokens.index("a"), tokens.index("B"), vocab.blank
+    between = [blank] if vocab.delimiter is None else [vocab.delimiter, blank]
+    assert tokenizer.decode([blank, a, a, *between, b, blank]) == said
+    assert len(tokenizer) == vocab.size, "vocab_size=len(tokenizer) makes a model that it fits"
+    assert tokenizer("a B" if " " in said else "aB").input_ids == vocab.encode(said)
+    assert read_peft("de", tmp_path / "peft", encoder.size).vocab == vocab
 
 
 def test_a_round_trip_through_half_precision_keeps_the_type(tmp_path):

@@ -103,7 +103,9 @@ def published(folder: Path, name: str, encoder: Encoder, given: Imported) -> Loa
     return store.load(record, size=encoder.size)
 
 
-def made(folder: Path, encoder: Encoder, config: AdapterConfig, seed: int = 5) -> LoadedAdapter:
+def made(
+    folder: Path, encoder: Encoder, config: AdapterConfig, seed: int = 5, vocab: Vocab | None = None
+) -> LoadedAdapter:
     """An adapter of ours far from zero."""
     tensors = perturbed_adapter(config, encoder, seed).tensors()
-    return published(folder, "made", encoder, Imported(config, tensors, letters(config.vocab_size)))
+    return published(folder, "made", encoder, Imported(config, tensors, vocab or letters(config.vocab_size)))

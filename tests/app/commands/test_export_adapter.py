@@ -37,7 +37,7 @@ def export(model: Path, *arguments: object) -> Result:
     return CliRunner().invoke(app, ["adapters", "export", *map(str, arguments), "--models", str(model)])
 
 
-@pytest.mark.parametrize(("name", "to", "files"), [("lora", "peft", 3), ("mms", "mms", 2)])
+@pytest.mark.parametrize(("name", "to", "files"), [("lora", "peft", 4), ("mms", "mms", 2)])
 def test_what_is_written_is_what_was_published(model: Path, tmp_path: Path, name: str, to: str, files: int) -> None:
     result = export(model, name, "--to", to, "--out", tmp_path / "out")
     assert result.exit_code == 0
