@@ -52,7 +52,7 @@ def test_cells_are_run_in_by_whoever_is_there():
     other = replace(CELL, popularity="identical")
     plan = Plan("small", SIZE, (Comparison(CELL, ("engine", "bare", "peft")), Comparison(other, ("bare",))), rounds=3)
     plan = replace(plan, mixing=CELL)
-    workers = {name: Recorded(name) for name in ("engine", "bare")}
+    workers: dict[str, Worker] = {name: Recorded(name) for name in ("engine", "bare")}
     _run_in(workers, plan, on_cpu=False)
     assert ran == [("engine", CELL), ("bare", CELL), ("bare", other), ("engine", other), ("engine", CELL)]
     ran.clear()

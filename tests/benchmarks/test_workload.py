@@ -52,7 +52,8 @@ async def test_so_many_clients_wait_at_once_and_every_request_is_sent_once(concu
 @pytest.mark.anyio
 async def test_a_request_that_fails_ends_the_cell_when_those_beside_it_have_ended():
     """What ran on would run beside the next system."""
-    ended, asked = [], []
+    ended: list[int] = []
+    asked: list[int] = []
 
     async def answer(samples: np.ndarray, language: int) -> None:
         asked.append(number := len(asked))

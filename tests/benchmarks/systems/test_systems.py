@@ -13,6 +13,7 @@ from adapters.graphs import eagerly
 from benchmarks.backbones import VOCAB
 from benchmarks.clips import cut
 from benchmarks.systems import SYSTEMS, SystemSpec, SystemUnable, make_system
+from benchmarks.systems.bare import BareBackbone
 from benchmarks.systems.plain import load_plain, padded, tokens
 
 SPEAKING = ("engine", "load_adapter", "bare", "full models")
@@ -99,7 +100,9 @@ def test_a_library_that_is_not_there_is_a_reason(spec, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 async def test_peft_mixes_languages(spec):
     pytest.importorskip("peft", reason="the bench extra is not installed")
-    system = make_system("peft", spec)
+    from benchmarks.systems.lora import MixedLora
+
+    system = MixedLora(spec)
     await system.start()
     clip = cut("1-2 s")[0]
     one, other = system._forward([(clip, 1)])[0], system._forward([(clip, 2)])[0]
@@ -108,10 +111,8 @@ async def test_peft_mixes_languages(spec):
     await system.stop()
 
 
-@pytest.mark.anyio
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-async def test_the_bare_backbone_says_the_same_in_the_few_shapes_of_graphs(spec):
-    system = make_system("bare", spec)
+def test_the_bare_backbone_says_the_same_in_the_few_shapes_of_graphs(spec):
+    system = BareBackbone(spec)
     system._encoder = load_backbone(spec.backbone)
     system._head = torch.randn(VOCAB.size, system._encoder.hidden_size, generator=torch.Generator().manual_seed(1))
     system._run = eagerly
