@@ -30,7 +30,7 @@ from adapters.store import AdapterStore
 from adapters.windows import Window
 from benchmarks.clips import repeated
 
-_TIMES = 5
+_TIMES = 3
 _POSITIONAL_KERNEL = 16
 
 _PARTS = (
