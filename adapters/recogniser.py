@@ -30,7 +30,7 @@ from adapters.windows import Window
 
 T = TypeVar("T", covariant=True)
 
-_fixed_widths = partial(few_widths, apart=2**0.25)
+fixed_widths = partial(few_widths, apart=2**0.25)
 """Of which there are few enough for a graph each."""
 
 _HOP = 320  # samples a frame, of every published backbone: only for what a batch costs
@@ -38,15 +38,15 @@ _HOP = 320  # samples a frame, of every published backbone: only for what a batc
 
 def widths_upto(longest: int) -> list[int]:
     """The widths in samples that a GPU computes windows of up to ``longest`` samples in."""
-    found = [_fixed_widths(1)]
+    found = [fixed_widths(1)]
     while found[-1] < longest:
-        found.append(_fixed_widths(found[-1] + 1))
+        found.append(fixed_widths(found[-1] + 1))
     return found
 
 
 def computed_frames(rows: int, longest: int) -> int:
     """How many frames a GPU computes for so many rows, the longest of so many frames (of 20 ms)."""
-    return few_rows(rows) * round(_fixed_widths((longest + 1) * _HOP) / _HOP)
+    return few_rows(rows) * round(fixed_widths((longest + 1) * _HOP) / _HOP)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Recogniser:
         if not self._fixed:
             return pad(samples, normalised=self._normalised)
         count = few_rows(len(windows))  # normalised later, on the device: on the host that takes longer than a step
-        audio = pad(samples, normalised=False, width=_fixed_widths, rows=count, pinned=self._on_gpu)
+        audio = pad(samples, normalised=False, width=fixed_widths, rows=count, pinned=self._on_gpu)
         one_frame = self._encoder.geometry.receptive_field  # rows of zeros, but never rows of nothing
         ends = torch.tensor([*audio.lengths, *[one_frame] * (count - len(windows))])
         return replace(audio, ends=ends.pin_memory() if self._on_gpu else ends)
@@ -221,7 +221,7 @@ class Recogniser:
             return frames
         assert isinstance(frames.lengths, tuple)
         geometry, (count, longest) = self._encoder.geometry, frames.hidden.shape[:2]
-        rows, width = few_rows(count), geometry.frames(_fixed_widths(geometry.samples(longest)))
+        rows, width = few_rows(count), geometry.frames(fixed_widths(geometry.samples(longest)))
         lengths = indices([*frames.lengths, *[1] * (rows - count)], self._bank.device)
         return Frames(F.pad(frames.hidden, (0, 0, 0, width - longest, 0, rows - count)), lengths, frames.layer)
 

@@ -89,25 +89,26 @@ class AudioCache:
 
 
 def check_clips(clips: Sequence[Clip]) -> None:
-    """Raises :class:`~adapters.errors.DataError`, naming the line, for one that :func:`read_clip` refuses."""
+    """Raises what :func:`clip_samples` does."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        for _ in threads.map(_checked, clips):
+        for _ in threads.map(clip_samples, clips):
             pass
 
 
-def _checked(clip: Clip) -> None:
+def clip_samples(clip: Clip) -> np.ndarray:
+    """(N,) float32 in -1..1. Raises :class:`~adapters.errors.DataError`, naming the line, for what :func:`read_clip`
+    refuses."""
     try:
-        read_clip(clip.path)
+        return read_clip(clip.path)
     except DataError as error:
         raise clip.fault(str(error)) from error
 
 
 def _decoded(clip: Clip) -> np.ndarray:
     """(N,) int16."""
-    try:
-        samples = _long_enough(read_clip(clip.path), clip.path)
-    except DataError as error:
-        raise clip.fault(str(error)) from error
+    samples = clip_samples(clip)
+    if samples.size < _SHORTEST_S * SAMPLE_RATE:
+        raise clip.fault(f"{clip.path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
     return (samples * 32768.0).clip(-32768, 32767).astype(np.int16)
 
 
@@ -124,12 +125,6 @@ def read_clip(path: Path) -> np.ndarray:
         raise DataError(f"{path}: {rate} Hz, {samples.shape[1]} channels; a corpus is {SAMPLE_RATE} Hz, 1 channel")
     found: np.ndarray = samples[:, 0]
     return found
-
-
-def _long_enough(samples: np.ndarray, path: Path) -> np.ndarray:
-    if samples.size < _SHORTEST_S * SAMPLE_RATE:
-        raise DataError(f"{path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
-    return samples
 
 
 def vocabulary(clips: Sequence[Clip]) -> Vocab:

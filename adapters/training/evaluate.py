@@ -23,7 +23,7 @@ from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Recogniser
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from adapters.training.data import read_clip, through_telephone
+from adapters.training.data import clip_samples, through_telephone
 from adapters.training.manifest import SPLITS, Clip, read_manifest
 from adapters.vocab import Vocab
 from adapters.windows import Window, cut
@@ -115,7 +115,7 @@ def evaluate(
         encoder,
         bank,
         normalised=read_normalised(models / "backbone"),
-        samples=(lambda clip: through_telephone(read_clip(clip.path))) if telephone else None,
+        samples=(lambda clip: through_telephone(clip_samples(clip))) if telephone else None,
         emissions=beam,
     )
     frame_s = encoder.geometry.hop / SAMPLE_RATE
@@ -173,19 +173,12 @@ def hear_paths(
     of all tokens.
     Raises :class:`~adapters.errors.DataError` for a clip that cannot be read or whose language has no candidate.
     """
-    read = samples or (lambda clip: read_clip(clip.path))
-
-    def heard(clip: Clip) -> np.ndarray:
-        try:
-            return read(clip)
-        except DataError as error:
-            raise clip.fault(str(error)) from error
-
+    read = samples or clip_samples
     pieces: list[tuple[int, Window]] = []
     for index, clip in enumerate(clips):
         if clip.language not in candidates:
             raise DataError(f"{clip.path}: no adapter for {clip.language}; there are {', '.join(sorted(candidates))}")
-        pieces += [(index, window) for window in cut([heard(clip)], encoder.geometry)]
+        pieces += [(index, window) for window in cut([read(clip)], encoder.geometry)]
     paths: list[dict[int, BestPath]] = [{} for _ in clips]
     recogniser = Recogniser(encoder, bank, normalised=normalised)
     for batch in _batches(pieces, encoder):

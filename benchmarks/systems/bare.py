@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.backbone import load_backbone
-from adapters.frontend import PaddedAudio, few_rows, few_widths, indices, normalise_rows, pad
+from adapters.frontend import PaddedAudio, few_rows, indices, normalise_rows, pad
 from adapters.graphs import Run, cuda_graphs
 from adapters.heap import keep_freed_memory
+from adapters.recogniser import fixed_widths
 from benchmarks.backbones import VOCAB
 from benchmarks.clips import usual
 from benchmarks.systems.batches import Batches, Forward, Row, fastest, layouts, tried
@@ -74,7 +75,7 @@ class BareBackbone:
         """In few shapes, with nothing that depends on the batch, as the engine runs it on a GPU."""
         assert self._run is not None
         count = few_rows(len(rows))
-        audio = pad([samples for samples, _ in rows], normalised=False, width=_widths, rows=count)
+        audio = pad([samples for samples, _ in rows], normalised=False, width=fixed_widths, rows=count)
         one_frame = self._encoder.geometry.receptive_field
         ends = indices([*audio.lengths, *[one_frame] * (count - len(rows))], torch.device(self._spec.device))
 
@@ -99,7 +100,3 @@ class BareBackbone:
     @staticmethod
     def _told(best: Tensor, lengths: Tensor) -> list[list[int]]:
         return collapsed(best, lengths.cpu())
-
-
-def _widths(samples: int) -> int:
-    return few_widths(samples, apart=2**0.25)
