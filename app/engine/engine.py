@@ -107,7 +107,9 @@ class Engine:
             on_failure=lambda worn, error: self._lanes.fail(worn, error),
         )
         self._stops.append(self.residency.stop)
-        self._runner = runner = self.runner_class(self.encoder, bank, head=self.head, normalised=self._normalised)
+        self._runner = runner = self.runner_class(
+            self.encoder, bank, head=self.head, normalised=self._normalised, threads=self.config.threads
+        )
         self._lanes = Lanes(
             self._scheduler,
             self.residency,

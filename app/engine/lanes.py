@@ -2,8 +2,8 @@
 
 A GPU has one lane, with two batches in flight: when half of one has run the next is made, out of what has come until
 then, and given to the device before that is idle. A CPU has one for each core, of one thread and one batch each: many
-threads on one small batch wait for each other more than they help. Of several lanes windows of long recordings are
-never in all, so that a short clip finds one.
+threads on one small batch wait for each other more than they help. A batch that leaves the others nothing to do has
+their cores, too. Of several lanes windows of long recordings are never in all, so that a short clip finds one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -25,6 +24,7 @@ from app.engine.pulse import Pulse, is_of_device
 from app.engine.residency import Residency
 from app.engine.runner import Ran, Result
 from app.engine.scheduler import Scheduler
+from app.engine.threads import LaneThreads
 
 log = logging.getLogger("tongues.engine")
 T = TypeVar("T")
@@ -39,8 +39,9 @@ class Step:
     lane: int = 0
 
 
-Forward = Callable[[Batch, Sequence[Seat], Callable[[], object]], Ran]
-"""Runs a batch whose row i wears seat i, and calls back, in its own thread, when half of it is done."""
+Forward = Callable[[Batch, Sequence[Seat], Callable[[], object], int], Ran]
+"""Runs a batch whose row i wears seat i, and calls back, in its own thread, when half of it is done; the last is of how
+many lanes it has the cores."""
 
 
 class Lanes:
@@ -66,11 +67,12 @@ class Lanes:
         self._scheduler, self._residency, self._forward = scheduler, residency, forward
         self._on_step = on_step
         self._count, self._in_flight = count, in_flight
-        self._threads = [ThreadPoolExecutor(in_flight, thread_name_prefix=f"lane-{lane}") for lane in range(count)]
+        self._threads = LaneThreads(count, in_flight)
         self._turns = [_Turn() for _ in range(count)]
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._work = asyncio.Event()
-        self._long = 0  # batches in flight with windows of long recordings
+        self._going = 0  # batches in flight
+        self._long = 0  # those of them with windows of long recordings
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -88,8 +90,7 @@ class Lanes:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for thread in self._threads:
-            thread.shutdown()
+        self._threads.shutdown()
 
     async def everywhere(self, run: Callable[[], T]) -> list[T]:
         """What ``run`` gives on the thread of each lane, in all of them at the same time."""
@@ -139,13 +140,14 @@ class Lanes:
                 continue
             turn.take(batch)
             try:
-                await self._step(lane, batch, partial(turn.leave, batch))
+                await self._step(lane, batch, partial(turn.leave, batch), idle=self._idle())
             except Exception as error:  # of who watches the steps, say: the lane outlives it, and nobody waits in vain
                 log.exception("after a forward of %d rows", batch.rows)
                 for job in batch.jobs:
                     self._answer(job, EngineError(f"something went wrong beside the forward: {error}"))
             finally:
                 turn.leave(batch)
+                self._going -= 1
                 self._long -= batch.long
                 self._residency.release([job.worn for job in batch.jobs], time.monotonic())
                 self.wake()  # a seat may be free now, or the lane that long recordings may take
@@ -155,6 +157,7 @@ class Lanes:
         seatable = partial(self._residency.seatable, now=now)
         batch = self._scheduler.next_batch(now, seatable, long=self._room_for_long())
         if batch is not None:
+            self._going += 1
             self._long += batch.long
             for job in batch.jobs:
                 self._residency.take(job.worn)
@@ -164,7 +167,14 @@ class Lanes:
     def _room_for_long(self) -> bool:
         return self._long < max(1, self._count - 1) * self._in_flight
 
-    async def _step(self, lane: int, batch: Batch, on_half: Callable[[], None] = lambda: None) -> None:
+    def _idle(self) -> int:
+        """Lanes that have nothing to do beside the batches that were made."""
+        waiting = self._scheduler.waiting(long=self._room_for_long())
+        return 0 if waiting else self._count - self._going
+
+    async def _step(
+        self, lane: int, batch: Batch, on_half: Callable[[], None] = lambda: None, *, idle: int = 0
+    ) -> None:
         seats = [self._residency.seat(worn) for job in batch.jobs for worn in job.worn]
         began = time.monotonic()
         for job in batch.jobs:
@@ -172,7 +182,8 @@ class Lanes:
         loop = asyncio.get_running_loop()
         tell = partial(loop.call_soon_threadsafe, on_half)
         try:
-            ran = await loop.run_in_executor(self._threads[lane], self._forward, batch, seats, tell)
+            with self._threads.of(lane, idle=idle) as (thread, lanes):
+                ran = await loop.run_in_executor(thread, self._forward, batch, seats, tell, lanes)
         except Exception as error:
             log.exception("a forward of %d rows failed", len(batch.jobs))
             await self._fail(lane, batch, error)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+import torch
 
 from adapters.bank import Bank, Seat
 from adapters.ctc import BestPath
@@ -40,16 +42,23 @@ class Ran:
 
 
 class Runner:
-    """One forward a call of its ``recogniser``, from any thread. ``normalised``: the checkpoint's ``do_normalize``.
+    """One forward a call of its ``recogniser``, from any thread. ``normalised``: the checkpoint's ``do_normalize``;
+    ``threads``: of a lane on a CPU.
 
     On a CPU the caller's thread is the device. A GPU has a thread that gives it its work; the caller's prepares the
     batch and waits for what comes out, so :attr:`in_flight` callers keep it busy.
     """
 
     def __init__(
-        self, encoder: Encoder, bank: Bank, *, head: LanguageHead | None = None, normalised: bool = True
+        self,
+        encoder: Encoder,
+        bank: Bank,
+        *,
+        head: LanguageHead | None = None,
+        normalised: bool = True,
+        threads: int | None = None,
     ) -> None:
-        self._head = head
+        self._head, self._threads = head, threads
         self._geometry = encoder.geometry
         self.recogniser = Recogniser(encoder, bank, normalised=normalised)
         self._device_thread: ThreadPoolExecutor | None = None
@@ -65,11 +74,18 @@ class Runner:
         """The widths in samples that windows of up to ``longest`` samples are computed in, where those are few."""
         return [] if self._device_thread is None else widths_upto(longest)
 
-    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None) -> Ran:
+    def forward(
+        self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None, lanes: int = 1
+    ) -> Ran:
         """Row i wears ``seats[i]``; the paths come back without the context of their windows.
 
-        ``on_half`` is called when the device is halfway through: time to make the next batch.
+        ``on_half`` is called when the device is halfway through: time to make the next batch. ``lanes``: how many it
+        has the threads of.
         """
+        with self._width(lanes):
+            return self._forward(batch, seats, on_half)
+
+    def _forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
         windows = [job.window for job in batch.jobs]
         if batch.part == "trunk":
             assert self._head is not None, "nobody begins a trunk that no head reads"
@@ -94,6 +110,18 @@ class Runner:
             bare = self._give(self.recogniser.bare, self.recogniser.prepare(windows))
             bare.result()
         return bare.seconds
+
+    @contextlib.contextmanager
+    def _width(self, lanes: int) -> Iterator[None]:
+        """Sets it for the calling thread alone; one that meets torch for the first time meanwhile takes it over."""
+        if lanes == 1 or self._threads is None:
+            yield
+            return
+        torch.set_num_threads(lanes * self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
 
     def _give(self, launch: Callable[P, T], *given: P.args, **also: P.kwargs) -> T:
         """Call ``launch`` in the thread of the device."""

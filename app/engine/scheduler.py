@@ -68,6 +68,10 @@ class Scheduler:
         """What the queued jobs wear."""
         return {job.worn for job in self._queue.values()}
 
+    def waiting(self, *, long: bool = True) -> bool:
+        """Whether any job waits for a batch; ``long``: as in :meth:`next_batch`."""
+        return any(long or not job.long for job in self._queue.values())
+
     def next_batch(self, now: float, seatable: Seatable, *, long: bool = True) -> Batch | None:
         """The next batch, taken out of the queue; None where no job can run.
 

@@ -59,9 +59,9 @@ async def test_mixed_requests_share_batches_and_each_equals_its_solo_answer(mode
         await engine.transcribe(engine.registry.resolve(language=language), [clip(1.0)], request_id=language)
     forward, queued = engine._lanes._forward, threading.Event()
 
-    def once_all_have_come(batch, seats, on_half):
+    def once_all_have_come(*given):
         assert queued.wait(30)
-        return forward(batch, seats, on_half)
+        return forward(*given)
 
     engine._lanes._forward = once_all_have_come
     asked = [(("es", "fr", "ru")[i % 3], clip(2.0 + 0.1 * i, seed=i)) for i in range(12)]
@@ -240,10 +240,10 @@ async def test_one_bad_row_does_not_fail_its_neighbours(config, monkeypatch):
     engine = await started(config)
     forward = engine._lanes._forward
 
-    def picky(batch, seats, on_half):
+    def picky(batch, *given):
         if any(job.request_id == "bad" for job in batch.jobs):
             raise RuntimeError("out of memory")
-        return forward(batch, seats, on_half)
+        return forward(batch, *given)
 
     monkeypatch.setattr(engine._lanes, "_forward", picky)
     adapter = engine.registry.resolve(language="es")

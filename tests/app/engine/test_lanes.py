@@ -31,8 +31,9 @@ def anyio_backend() -> str:
 class Forward:
     """One that is under way: runs to its half, and to its end, when it is told to."""
 
-    def __init__(self, batch: Batch, on_half: Callable[[], object]) -> None:
+    def __init__(self, batch: Batch, on_half: Callable[[], object], lanes: int) -> None:
         self.jobs = [job.id for job in batch.jobs]
+        self.lanes = lanes
         self.on_half, self.ended = on_half, threading.Event()
 
     def end(self) -> None:
@@ -53,7 +54,7 @@ class Workshop:
             bank, Files().load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: self.lanes.wake()
         )
         self.lanes = Lanes(
-            Scheduler(Budget()),
+            Scheduler(Budget(), count),
             self.tiers,
             self.forward,
             count=count,
@@ -62,9 +63,9 @@ class Workshop:
             on_step=self.steps.append,
         )
 
-    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object], lanes: int) -> Ran:
         assert len(seats) == batch.rows
-        one = Forward(batch, on_half)
+        one = Forward(batch, on_half, lanes)
         self.going.append(one)
         assert one.ended.wait(20)
         if len(one.jobs) > 1 and set(one.jobs) & set(self.failing):
@@ -157,6 +158,52 @@ async def test_both_batches_in_flight_may_be_of_long_recordings():
         await shop.see([1], [2])
 
 
+async def test_a_batch_has_the_cores_of_all_lanes_that_it_leaves_nothing_to_do():
+    async with Workshop(count=4, in_flight=1) as shop:
+        first = shop.submit(1)
+        await shop.see([1])
+        shop.submit(2)
+        await shop.see([1], [2])
+        shop.going[0].end()
+        await first
+        shop.submit(3)
+        await shop.see([1], [2], [3])
+        shop.submit(4)
+        await shop.see([1], [2], [3], [4])
+        assert [one.lanes for one in shop.going] == [4, 1, 3, 1], "one thread alone has more than a lane's"
+
+
+async def test_lanes_that_find_work_keep_their_cores():
+    async with Workshop(count=2, in_flight=1) as shop:
+        for number in (1, 2):
+            shop.submit(number)
+        await shop.see([1], [2])
+        assert [one.lanes for one in shop.going] == [1, 1]
+
+
+async def test_a_long_recording_has_the_cores_of_the_lane_that_is_kept_for_clips_while_none_comes():
+    async with Workshop(count=2, in_flight=1) as shop:
+        windows = [shop.submit(number, long=True) for number in (1, 2)]
+        await shop.see([1])
+        shop.submit(3)
+        await shop.see([1], [3])
+        shop.going[0].end()
+        await windows[0]
+        await shop.see([1], [3], [2])
+        assert [one.lanes for one in shop.going] == [2, 1, 1]
+
+
+async def test_a_wide_batch_that_fails_is_tried_in_the_lane_s_own_thread_and_leaves_the_wide_one_free():
+    async with Workshop(count=2, in_flight=1) as shop:
+        shop.lanes._forward = Broken(BUG, None).forward
+        with pytest.raises(TonguesError):
+            await shop.submit(1)
+        shop.lanes._forward = shop.forward
+        shop.submit(2)
+        await shop.see([2])
+        assert shop.going[0].lanes == 2
+
+
 async def test_seats_are_given_away_once_when_a_batch_has_ended_and_all_its_references_are_back(monkeypatch):
     async with Workshop(count=1, in_flight=1) as shop:
         waiting = [shop.submit(number) for number in (1, 2, 3)]
@@ -216,7 +263,7 @@ class Broken:
     def __init__(self, error: Exception | None, noise: Exception | None) -> None:
         self.error, self.noise, self.probes = error, noise, 0
 
-    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object]) -> Ran:
+    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object], lanes: int) -> Ran:
         if self.error is not None:
             raise self.error
         return Ran([() for _ in batch.jobs], seconds=0.25)

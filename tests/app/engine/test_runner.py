@@ -55,6 +55,27 @@ def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank)
     assert runner.in_flight == 1
 
 
+def test_a_forward_has_the_threads_of_so_many_lanes_and_gives_them_back(runner_and_bank):
+    runner, bank = runner_and_bank
+    runner._threads = torch.get_num_threads()
+    seen: list[int] = []
+
+    class Watched(Recogniser):
+        def whole(self, *given):
+            seen.append(torch.get_num_threads())
+            return super().whole(*given)
+
+    runner.recogniser = Watched(runner.recogniser._encoder, bank)
+    seats = [bank.seat(CONFIG, tensors(runner))] * 2
+    narrow, wide, again = (runner.forward(batch(runner), seats, lanes=lanes) for lanes in (1, 3, 1))
+    assert seen == [runner._threads, 3 * runner._threads, runner._threads]
+    assert torch.get_num_threads() == runner._threads
+    for (one,), (other,), (last,) in zip(narrow.results, wide.results, again.results, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
+        np.testing.assert_array_equal(one.probabilities, last.probabilities)
+
+
 def test_a_trial_times_what_serving_runs(runner_and_bank):
     """Where graphs are, the replay of one, after a call that warms up and one that records."""
     runner, bank = runner_and_bank
