@@ -40,10 +40,12 @@ class Remembering(Runner):
         super().__init__(*given, **more)
         self._memory: dict[object, Paths] = {}
 
-    def forward(self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None) -> Ran:
+    def forward(
+        self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None, lanes: int = 1
+    ) -> Ran:
         keys = [_key(job) for job in batch.jobs]
         if any(key not in self._memory for key in keys):
-            ran = super().forward(batch, seats, on_half)
+            ran = super().forward(batch, seats, on_half, lanes)
             self._memory.update(zip(keys, ran.results, strict=True))  # type: ignore[arg-type]
             return ran
         pad([job.window.samples for job in batch.jobs], normalised=False)  # a GPU normalises for itself
