@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 SYNTHETIC := data/synthetic/manifest.jsonl
 SPLICED := data/spliced/manifest.jsonl
 DEVICE ?= cpu
+give_words = mkdir -p runs && $(BIN)/tongues data sentences --data $(2) --lang $(1) > runs/$(1).txt \
+  && $(BIN)/tongues words --models $(MODEL) --data $(2) --adapter $(1) --text runs/$(1).txt \
+  --licence 'GPL-2.0-only AND GPL-2.0-or-later'
 ON_A_GPU = --data $(CORPUS)/manifest.jsonl --start $(MODEL)/backbone --route-steps 0 --ctc-steps 4600 --batch-s 240 \
   --lr 1.5e-3 --balance 0.2 --variation strong --consistency 0.2 --dropout 0.1 --masking 0.03 --device $(DEVICE)
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
@@ -61,10 +64,12 @@ models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordi
 	$(BIN)/tongues pretrain --out runs/spliced --also $(SPLICED) --also-share 0.35 $(ON_A_GPU)
 	$(BIN)/tongues backbone average runs/both/backbone runs/spliced/backbone --out $(MODEL)/backbone
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
-	  --lang en,es,fr,it,ru,cs,nl --bottleneck 64 --steps 300 --lr 5e-4
+	  --lang en,es,fr,it,ru,cs,nl --bottleneck 32 --steps 300 --lr 5e-4
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
 	$(BIN)/tongues train --data $(SYNTHETIC) --models $(MODEL) --lang de --bottleneck 16 --steps 300 --lr 1e-3
+	for lang in be bg ca cs da el en es fr it nl ro ru; do $(call give_words,$$lang,$(CORPUS)/manifest.jsonl) || exit 1; done
+	$(call give_words,de,$(SYNTHETIC))
 	$(BIN)/tongues languages --data $(CORPUS)/manifest.jsonl --also $(SYNTHETIC) --models $(MODEL)
 
 results: $(VENV)/.installed-dev  ## the paper's experiment on the recordings, into docs/ (many hours on 2 cores; resumable)

@@ -41,12 +41,14 @@ def add_language_model(
     sentences: Sequence[str] | bytes,
     *,
     order: int = 3,
+    licence: str | None = None,
     device: str = "cpu",
     announce: Callable[[str], None] = lambda line: None,
 ) -> Weighed:
     """Give the adapter ``name`` of ``models`` a model of ``sentences``, or one that is ARPA text already.
 
     Its weight and the bonus of a word are those of a few that give the lowest WER on the dev split of ``manifest``.
+    ``licence``: of the sentences, which the adapter is under from then on besides its own.
     Raises :class:`~adapters.errors.DataError` without dev clips of the language and for a model that cannot be used,
     :class:`~adapters.errors.DecodingUnavailable`, and what registry and store raise.
     """
@@ -96,9 +98,15 @@ def add_language_model(
         default=record.default,
         metrics={**record.metrics, **{f"{split}, beam": with_it.metrics() for split, (_, with_it) in both.items()}},
         training=record.training,
-        licence=record.licence,
+        licence=_together(record.licence, licence),
         synthetic=record.synthetic,
         language_model=model,
         size=encoder.size,
     )
     return Weighed(published, alpha, beta, both)
+
+
+def _together(*licences: str | None) -> str | None:
+    """The SPDX expression of all of them, each once."""
+    told = {one for licence in licences if licence for one in licence.split(" AND ")}
+    return " AND ".join(sorted(told)) or None

@@ -15,6 +15,9 @@ def words_command(
     text: Annotated[
         Path, typer.Option(exists=True, dir_okay=False, help="Normalised sentences, one a line; or a model in .arpa.")
     ],
+    licence: Annotated[
+        str | None, typer.Option(help="Of the text, in SPDX's words: the adapter's from then on, besides its own.")
+    ] = None,
     order: Annotated[int, typer.Option(min=2, max=5, help="Words that are seen together.")] = 3,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -25,7 +28,14 @@ def words_command(
     with errors_told():
         given = text.read_bytes() if text.suffix == ".arpa" else _lines(text)
         found = add_language_model(
-            models, data, adapter, given, order=order, device=device, announce=lambda line: typer.echo(line, err=True)
+            models,
+            data,
+            adapter,
+            given,
+            order=order,
+            licence=licence,
+            device=device,
+            announce=lambda line: typer.echo(line, err=True),
         )
     typer.echo(f"{found.record.name} {found.record.version}: alpha {found.alpha:g}, beta {found.beta:g}")
     for split, (without, with_it) in found.rates.items():

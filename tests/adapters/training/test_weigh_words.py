@@ -42,11 +42,20 @@ def test_a_model_is_weighed_and_published(tones, spoken):
 
 
 def test_a_run_that_ended_leaves_the_model_where_it_is(tones, spoken, tmp_path):
-    given = add_language_model(spoken, tones, "es", ["ae io"]).record
+    given = add_language_model(spoken, tones, "es", ["ae io"], licence="GPL-2.0-only").record
     again = train(tones, spoken, "es", tmp_path / "run", SHORT)
     assert again == given
     other = train(tones, spoken, "es", tmp_path / "other", replace(SHORT, steps=9))
     assert other.language_model is None, "another run's adapter is another"
+
+
+def test_an_adapter_is_under_the_licence_of_its_words_too(tones, spoken):
+    own = AdapterStore(spoken / "adapters").record("es").licence
+    assert own is not None
+    assert add_language_model(spoken, tones, "es", ["ae io"], licence=None).record.licence == own
+    both = add_language_model(spoken, tones, "es", ["ae io"], licence=f"GPL-2.0-only AND {own}").record.licence
+    assert both is not None
+    assert both.split(" AND ") == sorted(["GPL-2.0-only", own])
 
 
 def test_a_model_that_somebody_else_made(tones, spoken):
