@@ -20,6 +20,7 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
 from adapters.recogniser import Begun, Launched, Recogniser, widths_upto
 from adapters.windows import cut
+from app.cores import usable_cores
 from app.engine.job import Batch, Job
 from app.engine.pace import TRIAL_S
 
@@ -58,7 +59,7 @@ class Runner:
         normalised: bool = True,
         threads: int | None = None,
     ) -> None:
-        self._head, self._threads = head, threads
+        self._head, self._threads, self._cores = head, threads, usable_cores()
         self._geometry = encoder.geometry
         self.recogniser = Recogniser(encoder, bank, normalised=normalised)
         self._device_thread: ThreadPoolExecutor | None = None
@@ -117,7 +118,7 @@ class Runner:
         if lanes == 1 or self._threads is None:
             yield
             return
-        torch.set_num_threads(lanes * self._threads)
+        torch.set_num_threads(max(self._threads, min(lanes * self._threads, self._cores)))
         try:
             yield
         finally:

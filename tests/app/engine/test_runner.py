@@ -57,7 +57,7 @@ def test_a_forward_tells_its_half_and_the_seconds_of_the_device(runner_and_bank)
 
 def test_a_forward_has_the_threads_of_so_many_lanes_and_gives_them_back(runner_and_bank):
     runner, bank = runner_and_bank
-    runner._threads = torch.get_num_threads()
+    runner._threads, runner._cores = torch.get_num_threads(), 3 * torch.get_num_threads()
     seen: list[int] = []
 
     class Watched(Recogniser):
@@ -67,8 +67,9 @@ def test_a_forward_has_the_threads_of_so_many_lanes_and_gives_them_back(runner_a
 
     runner.recogniser = Watched(runner.recogniser._encoder, bank)
     seats = [bank.seat(CONFIG, tensors(runner))] * 2
-    narrow, wide, again = (runner.forward(batch(runner), seats, lanes=lanes) for lanes in (1, 3, 1))
-    assert seen == [runner._threads, 3 * runner._threads, runner._threads]
+    narrow, wide, again, _ = (runner.forward(batch(runner), seats, lanes=lanes) for lanes in (1, 3, 1, 8))
+    most = 3 * runner._threads
+    assert seen == [runner._threads, most, runner._threads, most], "never more than there are cores"
     assert torch.get_num_threads() == runner._threads
     for (one,), (other,), (last,) in zip(narrow.results, wide.results, again.results, strict=True):
         np.testing.assert_array_equal(one.ids, other.ids)
