@@ -19,8 +19,9 @@ def service_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(service_log: Path) -> Iterator[str]:
-    """Where the service listens, warmed up."""
-    with service_log.open("w") as out, serving(log=out) as found:
+    """Where the service listens, warmed up. Its batches hold several clips even where other tests make the machine slow
+    at its start, when it would measure how much they may hold."""
+    with service_log.open("w") as out, serving(log=out, environment={"TONGUES_MAX_BATCH_FRAMES": "1000"}) as found:
         yield found
     assert "Traceback" not in service_log.read_text()
 
