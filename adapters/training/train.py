@@ -30,7 +30,7 @@ from adapters.training.data import AudioCache, Augmentation, check_clips, encode
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
-from adapters.training.manifest import Clip, write_json_lines
+from adapters.training.manifest import Clip, licence_of, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -234,7 +234,7 @@ class _Run:
             default=name == self.language,
             metrics=metrics,
             training=training,
-            licence=" AND ".join(sorted({clip.licence for clip in self.cache.clips})),
+            licence=licence_of(clip.licence for clip in self.cache.clips),
             synthetic=any(clip.synthetic for clip in self.cache.clips),
         )
 

@@ -19,7 +19,7 @@ from adapters.record import AdapterRecord
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training.evaluate import Candidate, Rates, decoded, error_rates, hear_paths
-from adapters.training.manifest import read_manifest
+from adapters.training.manifest import licence_of, read_manifest
 
 ALPHAS, BETAS = (0.2, 0.4, 0.7, 1.0), (0.0, 1.0, 2.5, 4.0)
 
@@ -98,15 +98,9 @@ def add_language_model(
         default=record.default,
         metrics={**record.metrics, **{f"{split}, beam": with_it.metrics() for split, (_, with_it) in both.items()}},
         training=record.training,
-        licence=_together(record.licence, licence),
+        licence=licence_of([record.licence, licence]),
         synthetic=record.synthetic,
         language_model=model,
         size=encoder.size,
     )
     return Weighed(published, alpha, beta, both)
-
-
-def _together(*licences: str | None) -> str | None:
-    """The SPDX expression of all of them, each once."""
-    told = {one for licence in licences if licence for one in licence.split(" AND ")}
-    return " AND ".join(sorted(told)) or None
