@@ -30,7 +30,7 @@ def cer_by_language(
         audio = pad([clips.samples(row) for row in rows]).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
             x = encoder.hidden(encoder.trunk(audio, 0), encoder.bare)
-            logits = ctc.head(x).float().cpu()
+            logits = ctc.letters(x).float().cpu()
         some = [clips.clips[row] for row in rows]
         logits.masked_fill_(~ctc.allowed[[languages.index(clip.language) for clip in some], None], -torch.inf)
         ids, probabilities = best_tokens(logits)

@@ -23,6 +23,7 @@ from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.training.backbone_folder import read_record, start_backbone, start_head, write_backbone
 from adapters.training.bare_hearing import cer_by_language
+from adapters.training.corpus.synthesis import sounds_of
 from adapters.training.data import AudioCache, some_of_each, text_key
 from adapters.training.feed import workers_for
 from adapters.training.losses import span_mask, too_short
@@ -100,10 +101,11 @@ class _Run:
         self.encoder = Encoder(config.shape.model()).to(device)
         geometry, size = self.encoder.geometry, config.shape.hidden_size
         weights = config.intermediate_weight, config.consistency_weight
-        self.ctc = Ctc(self.clips, geometry, self.languages, size, *weights)
+        sounds = sounds_of(train) if config.halfway == "sounds" else None
+        self.ctc = Ctc(self.clips, geometry, self.languages, size, *weights, sounds)
         if config.start is not None:
             start_backbone(Path(config.start), self.encoder)
-            start_head(Path(config.start), self.ctc.vocab, self.ctc.head.weight, self.ctc.head.bias)
+            start_head(Path(config.start), self.ctc.vocab, self.ctc.letters.weight, self.ctc.letters.bias)
         self.objectives = {stage: self._objective(stage) for stage, one in config.stages.items() if one.steps}
         for objective in [self.ctc, *self.objectives.values()]:
             objective.head.to(device)
@@ -180,7 +182,7 @@ class _Run:
             "processes": self.world,
             "started_from": self.started_from,
         }
-        head = (self.ctc.head, self.ctc.vocab) if "ctc" in self.objectives else None
+        head = (self.ctc.letters, self.ctc.vocab) if "ctc" in self.objectives else None
         write_backbone(out, self.encoder, head, record)
 
     def _batches(self, stage: Stage) -> StageBatches:

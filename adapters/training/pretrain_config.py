@@ -10,6 +10,7 @@ from adapters.training.data import Augmentation
 
 Stage = Literal["units", "contrastive", "phones", "ctc"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+Halfway = Literal["letters", "sounds"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class PretrainConfig:
     """Everything that decides what comes out; saved with it.
 
     ``stages``: run in their order; one of no steps is left out. ``unmasked_weight``: of the frames that are not masked,
-    in stage ``units``. ``intermediate_weight``: of a second CTC loss half way up. ``ema``: of the weights that are
+    in stage ``units``. ``intermediate_weight``: of a second CTC loss half way up, over ``halfway``: the
+    letters again, or the sounds that they make, which all languages share. ``ema``: of the weights that are
     kept. ``language_balance``: 0 draws clips as they come, 1 every language for as many seconds as the largest.
     ``start``: a backbone folder to go on from, whose record is kept. ``also_share``: of the seconds, those that
     further manifests give. ``consistency_weight``: stage ``ctc`` sees each clip behind two masks, which should make no
@@ -52,6 +54,7 @@ class PretrainConfig:
     units: int = 200
     unmasked_weight: float = 0.5
     intermediate_weight: float = 0.3
+    halfway: Halfway = "letters"
     consistency_weight: float = 0.0
     ema: float = 0.999
     language_balance: float = 0.5

@@ -44,6 +44,10 @@ def pretrain_command(
     consistency: Annotated[
         float, typer.Option(min=0, help="Weight of saying the same behind two masks, in the CTC stage; 0.2 is usual.")
     ] = 0.0,
+    halfway: Annotated[
+        Literal["letters", "sounds"],
+        typer.Option(help="What CTC spells half way up: letters, or how eSpeak NG would say them."),
+    ] = "letters",
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -64,6 +68,7 @@ def pretrain_command(
         shape=replace(config.shape, dropout=dropout, architecture=architecture),
         also_share=also_share,
         consistency_weight=consistency,
+        halfway=halfway,
     )
     wanted: dict[Stage, int] = {route: route_steps, "ctc": ctc_steps}
     stages = {name: replace(STAGE[name], steps=steps, batch_s=batch_s, lr=lr) for name, steps in wanted.items()}

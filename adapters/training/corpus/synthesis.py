@@ -1,4 +1,4 @@
-"""Text -> speech by eSpeak NG, with the times of its phones.
+"""Text -> speech by eSpeak NG, with the times of its phones, or only how it would be said.
 
 For a language without recordings, and for more sentences than were recorded. A formant synthesizer sounds like no
 person: whatever rests on it is called synthetic wherever it is told of. The library and its data come in the wheel
@@ -8,6 +8,8 @@ person: whatever rests on it is called synthetic wherever it is told of. The lib
 from __future__ import annotations
 
 import ctypes
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import soxr
 
 from adapters.errors import DataError
 from adapters.training.corpus.clip_audio import SAMPLE_RATE, Samples
+from adapters.training.manifest import Clip
 
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 _NAMES = {"en": "en-us"}  # others go by their tag
@@ -25,6 +28,7 @@ _SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT = 2, 0x0001, 0x8000
 _UTF8, _CHARACTERS = 1, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _LIST_TERMINATED, _PHONEME = 0, 7
+_IPA, _SEPARATED = 0x02, ord("_") << 8
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ class Spoken:
 
     samples: Samples
     phones: tuple[Phone, ...]
+
+
+def sounds_of(clips: Iterable[Clip]) -> list[str]:
+    """How the text of each clip is said (:meth:`Synthesizer.sounds`). Raises :class:`~adapters.errors.DataError` for a
+    language that eSpeak NG does not speak."""
+    synthesizer = Synthesizer()
+    return [synthesizer.sounds(clip.text, clip.language) for clip in clips]
 
 
 class _Id(ctypes.Union):
@@ -91,13 +102,12 @@ class Synthesizer:
         self._phones: list[Phone] = []
         self._callback = _Callback(self._take)  # kept: C holds no reference
         self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
 
     def speak(self, text: str, language: str, voice: Voice) -> Spoken:
         """``text`` in ``language``. Raises :class:`~adapters.errors.DataError` for a language or variant that it does
         not have."""
-        name = f"{_NAMES.get(language, language)}+{voice.variant}"
-        if self._library.espeak_SetVoiceByName(name.encode()):
-            raise DataError(f"eSpeak NG has no voice {name!r}")
+        self._choose(f"{_NAMES.get(language, language)}+{voice.variant}")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._blocks, self._phones = [], []
@@ -107,6 +117,24 @@ class Synthesizer:
         self._library.espeak_Synchronize()
         wave = np.concatenate(self._blocks).astype(np.float32) / 32768.0 if self._blocks else np.zeros(0, np.float32)
         return Spoken(soxr.resample(wave, self._rate, SAMPLE_RATE), tuple(self._phones))
+
+    def sounds(self, text: str, language: str) -> str:
+        """How ``text`` is said in ``language``, in letters of the International Phonetic Alphabet alone: without
+        stress, length, what is written above or beside a letter, and pauses. Raises as :meth:`speak`."""
+        self._choose(_NAMES.get(language, language))
+        content = ctypes.create_string_buffer(text.encode())
+        rest = ctypes.c_void_p(ctypes.addressof(content))
+        clauses: list[str] = []
+        while rest.value:
+            said = self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA | _SEPARATED)
+            clauses.append(said.decode(errors="replace"))
+        phones = "_".join(clauses).replace(" ", "_").split("_")
+        spoken = "".join(phone for phone in phones if not phone.startswith("("))  # "(en)": a word of another language
+        return "".join(letter for letter in spoken if unicodedata.category(letter) in ("Ll", "Lo"))
+
+    def _choose(self, name: str) -> None:
+        if self._library.espeak_SetVoiceByName(name.encode()):
+            raise DataError(f"eSpeak NG has no voice {name!r}")
 
     def _take(self, wave: Any, count: int, events: Any) -> int:
         if wave and count:

@@ -201,6 +201,17 @@ def test_every_route_learns_and_goes_on_after_a_kill(tones, sung, tmp_path, monk
     assert load_backbone(tmp_path / "through").layer_count == 2
 
 
+def test_sounds_half_way_up_are_learnt_beside_the_letters(tones, tmp_path, through):
+    pretrain(tones, tmp_path / "run", tmp_path / "backbone", replace(SHORT, halfway="sounds"))
+    made_so, otherwise = (
+        safetensors.torch.load_file(folder / "head.safetensors") for folder in (tmp_path / "backbone", through)
+    )
+    assert {name: one.shape for name, one in made_so.items()} == {name: one.shape for name, one in otherwise.items()}
+    assert any((made_so[name] != otherwise[name]).any() for name in made_so)
+    pretraining = json.loads((tmp_path / "backbone/pretraining.json").read_text())
+    assert pretraining["config"]["halfway"] == "sounds"
+
+
 def test_phones_need_speech_that_has_some(tones, tmp_path):
     config = replace(SHORT, stages={"phones": SHORT.stages["units"]})
     with pytest.raises(DataError, match="no train clip has phones"):

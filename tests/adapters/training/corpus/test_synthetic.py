@@ -74,9 +74,18 @@ def test_phones_come_in_their_order_within_the_sound(synthesizer):
     assert names.count("p") == 2
 
 
+def test_texts_are_turned_into_the_sounds_that_languages_share(synthesizer):
+    assert synthesizer.sounds("мама папа", "bg") == "mamɐpapɐ"
+    assert synthesizer.sounds("mamma, papà!", "it") == "mammapapa", "without length, stress and pauses"
+    assert synthesizer.sounds("un bon vin blanc", "fr") == "œbɔvɛblɑ", "nor what is written above a letter"
+    assert synthesizer.sounds("le weekend", "fr") == "ləwikɛnd", "nor which language a word is of"
+
+
 def test_a_language_that_it_does_not_have_is_refused(synthesizer):
     with pytest.raises(DataError, match=r"no voice 'xx\+m1'"):
         synthesizer.speak("x", "xx", Voice())
+    with pytest.raises(DataError, match="no voice 'xx'"):
+        synthesizer.sounds("x", "xx")
 
 
 def test_sentences_are_normalised_and_each_is_there_once(tree):

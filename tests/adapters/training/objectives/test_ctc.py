@@ -1,4 +1,5 @@
-"""Letters in all languages: each row its own alphabet, and the same behind two masks."""
+"""Letters in all languages: each row its own alphabet, the same behind two masks, and half way up sounds that are
+shared."""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ def batch(cache: AudioCache, encoder: Encoder, objective: Ctc, *masks: float) ->
     return Batch(audio, frames, clips, targets, masked, 0)
 
 
-def objective(cache: AudioCache, encoder: Encoder, consistency_weight: float) -> Ctc:
+def objective(cache: AudioCache, encoder: Encoder, consistency_weight: float, sounds: list[str] | None = None) -> Ctc:
     torch.manual_seed(1)
-    return Ctc(cache, encoder.geometry, ["es", "fr"], encoder.hidden_size, 0.3, consistency_weight)
+    return Ctc(cache, encoder.geometry, ["es", "fr"], encoder.hidden_size, 0.3, consistency_weight, sounds)
 
 
 def test_each_language_has_its_own_letters(cache, encoder):
@@ -68,3 +69,20 @@ def test_two_masks_apart_cost_by_their_weight(cache, encoder):
     assert figures == again
     assert figures["apart"] > 0
     assert float(more.detach()) == pytest.approx(float(less.detach()) + 0.5 * figures["apart"], rel=1e-5)
+
+
+def test_half_way_up_sounds_are_spelled_instead(cache, encoder):
+    texts = [clip.text.replace(" ", "") for clip in cache.clips]
+    letters = objective(cache, encoder, 0.0)
+    sounds = objective(cache, encoder, 0.0, [text.replace("c", "k") for text in texts])
+    given = batch(cache, encoder, sounds, 0.0, 0.0)
+    sounds.loss(encoder, given)[0].backward()
+    above, below = sounds.head
+    assert above is sounds.letters
+    assert below.out_features == 1 + len(set("".join(texts)))
+    (weight, _) = below.parameters()
+    assert weight.grad is not None
+    assert (weight.grad.abs().sum(dim=1) > 0).all(), "one head, whatever the language"
+    _, figures = letters.loss(encoder, given)
+    assert figures == sounds.loss(encoder, given)[1], "the letters above are the same"
+    assert float(letters.loss(encoder, given)[0].detach()) != float(sounds.loss(encoder, given)[0].detach())
