@@ -1,8 +1,9 @@
 """Ways to a small backbone, at equal compute: what adapters make of each.
 
 A route is what comes before the letters (:mod:`adapters.training.objectives`), or nothing; each is tried with its own
-learning rates, with a CTC stage after it and, as in the paper, without, for as many updates in all. Then adapters in
-all layers are trained on it, as everywhere else. Resumable, as :mod:`adapters.training.results`.
+learning rates, with a CTC stage after it and, as in the paper, without, for as many updates in all; masked units also
+with sounds half way up the CTC stage, in place of letters. Then adapters in all layers are trained on it, as everywhere
+else. Resumable, as :mod:`adapters.training.results`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
-from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig
+from adapters.training.pretrain_config import STAGE, Halfway, PretrainConfig, Stage, StageConfig
 from adapters.training.processes import run_processes
 from adapters.training.progress import step_seconds
 from adapters.training.results import apart
@@ -32,19 +33,22 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Way:
-    """One backbone to make: ``updates`` of the route, then of CTC. ``batch_s``: seconds of audio an update."""
+    """One backbone to make: ``updates`` of the route, then of CTC, which spells ``halfway`` half way up. ``batch_s``:
+    seconds of audio an update."""
 
     route: Stage | None
     updates: tuple[int, int]
     batch_s: float
     lr: float
     seed: int = 0
+    halfway: Halfway = "letters"
 
     @property
     def name(self) -> str:
         """Its folder's, and says all that sets it apart."""
         first, ctc = self.updates
-        return f"{self.route or 'nothing'}-{first}-ctc{ctc}-{self.batch_s:g}s-lr{self.lr:g}-seed{self.seed}"
+        sounds = "-sounds" if self.halfway == "sounds" else ""
+        return f"{self.route or 'nothing'}-{first}-ctc{ctc}{sounds}-{self.batch_s:g}s-lr{self.lr:g}-seed{self.seed}"
 
     def config(self, usual: PretrainConfig) -> PretrainConfig:
         first, ctc = self.updates
@@ -52,7 +56,7 @@ class Way:
         if self.route is not None:
             stages[self.route] = replace(STAGE[self.route], steps=first, batch_s=self.batch_s, lr=self.lr)
         stages["ctc"] = replace(STAGE["ctc"], steps=ctc, batch_s=self.batch_s, lr=self.lr)
-        return replace(usual, stages=stages, seed=self.seed, also_share=0.0)
+        return replace(usual, stages=stages, seed=self.seed, also_share=0.0, halfway=self.halfway)
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,19 @@ class Made:
     seconds: float
     dev_cer: dict[str, float]
     cer: dict[str, float]
+    halfway: str = "letters"
 
 
-def ways(first: int, ctc: int, batch_s: float, routes: Iterable[Stage | None] = ROUTES) -> list[Way]:
-    """Every route with each learning rate, before CTC and, but for nothing, alone."""
+def ways(
+    first: int, ctc: int, batch_s: float, routes: Iterable[Stage | None] = ROUTES, *, sounds: bool = True
+) -> list[Way]:
+    """Every route with each learning rate, before CTC and, but for nothing, alone; ``sounds``: masked units besides,
+    before CTC with sounds half way up."""
     found = []
     for route in routes:
         splits = [(0, first + ctc)] if route is None else [(first, ctc), (first + ctc, 0)]
         found += [Way(route, updates, batch_s, lr) for updates in splits for lr in RATES]
-    return found
+    return found + [Way("units", (first, ctc), batch_s, lr, halfway="sounds") for lr in RATES if sounds]
 
 
 def run_ways(
@@ -135,6 +143,7 @@ def run_ways(
                 seconds=round(step_seconds(run / "run/progress.jsonl"), 1),
                 dev_cer=dev_cer,
                 cer=cer,
+                halfway=way.halfway,
             )
         )
         write_json_lines(notebook, (asdict(one) for one in made))
@@ -145,9 +154,9 @@ def run_ways(
 
 def table(made: Iterable[Made]) -> str:
     """Markdown: each route at its better learning rate."""
-    best: dict[tuple[str | None, int], Made] = {}
+    best: dict[tuple[str | None, int, str], Made] = {}
     for one in sorted(made, key=lambda one: _mean(one.dev_cer)):
-        best.setdefault((one.route, one.updates[0]), one)
+        best.setdefault((one.route, one.updates[0], one.halfway), one)
     lines = [
         "| what comes before the letters | updates, then of CTC | learning rate | hours of audio | minutes |"
         " dev CER after adapters | test CER |",
@@ -156,6 +165,7 @@ def table(made: Iterable[Made]) -> str:
     for one in best.values():
         first, ctc = one.updates
         name = "nothing" if one.route is None else _NAMES[one.route]
+        name += ", sounds half way up" if one.halfway == "sounds" else ""
         lines.append(
             f"| {name} | {first}, {ctc} | {one.lr:g} | {one.audio_s / 3600:.1f} | {one.seconds / 60:.0f} |"
             f" {_told(one.dev_cer)} | {_told(one.cer)} |"

@@ -86,18 +86,22 @@ def routes_command(
 
     Started again, it goes on where it stopped.
     """
+    from adapters.training.corpus.synthesis import Synthesizer
+    from adapters.training.manifest import read_manifest
     from adapters.training.pretrain_config import PretrainConfig
     from adapters.training.routes import ROUTES, Made, run_ways, table, ways
     from adapters.training.train_config import TrainConfig
     from app.commands.console import errors_told, listed
 
-    wanted = ways(route_steps, ctc_steps, batch_s, [route for route in ROUTES if also or route != "phones"])
     head = "# Ways to a small backbone\n\nMade by `tongues routes`; do not edit.\n\n"
 
     def write(made: list[Made]) -> None:
         (out / "routes.md").write_text(f"{head}{table(made)}\n", encoding="utf-8")
 
     with errors_told():
+        languages, synthesizer = {clip.language for clip in read_manifest(data)}, Synthesizer()
+        routes = [route for route in ROUTES if also or route != "phones"]
+        wanted = ways(route_steps, ctc_steps, batch_s, routes, sounds=all(map(synthesizer.speaks, languages)))
         out.mkdir(parents=True, exist_ok=True)
         run_ways(
             wanted,

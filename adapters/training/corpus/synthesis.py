@@ -132,6 +132,10 @@ class Synthesizer:
         spoken = "".join(phone for phone in phones if not phone.startswith("("))  # "(en)": a word of another language
         return "".join(letter for letter in spoken if unicodedata.category(letter) in ("Ll", "Lo"))
 
+    def speaks(self, language: str) -> bool:
+        """Whether it has a voice for ``language``."""
+        return not self._library.espeak_SetVoiceByName(_NAMES.get(language, language).encode())
+
     def _choose(self, name: str) -> None:
         if self._library.espeak_SetVoiceByName(name.encode()):
             raise DataError(f"eSpeak NG has no voice {name!r}")

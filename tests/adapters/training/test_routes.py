@@ -20,7 +20,10 @@ def test_every_route_has_the_same_updates_with_ctc_and_without():
     assert {sum(way.updates) for way in found} == {900}
     assert {way.route for way in found} == {"units", "contrastive", "phones", None}
     assert {way.updates for way in found if way.route} == {(300, 600), (900, 0)}
-    assert len({way.name for way in found}) == len(found) == 2 * 7
+    assert len({way.name for way in found}) == len(found) == 2 * 8
+    assert {way.config(PretrainConfig()).halfway for way in found[:14]} == {"letters"}
+    assert {way.config(PretrainConfig()).halfway for way in found[14:]} == {"sounds"}
+    assert ways(300, 600, 24.0, sounds=False) == found[:14]
     config = found[0].config(PretrainConfig())
     assert [(name, stage.steps, stage.lr) for name, stage in config.stages.items()] == [
         ("units", 300, found[0].lr),
@@ -63,7 +66,7 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
 
 
 def test_the_table_takes_the_better_learning_rate():
-    def made(route, updates, lr, cer):
+    def made(route, updates, lr, cer, halfway="letters"):
         return Made(
             f"{route}{lr}",
             route,
@@ -76,12 +79,16 @@ def test_the_table_takes_the_better_learning_rate():
             600.0,
             {"cs": cer, "fr": cer + 0.02},
             {"cs": 0.5, "fr": 0.7},
+            halfway,
         )
 
-    told = table([made("units", (3, 6), 5e-4, 0.4), made("units", (3, 6), 1e-3, 0.3), made(None, (0, 9), 1e-3, 0.6)])
+    sounds = made("units", (3, 6), 1e-3, 0.7, "sounds")
+    units = [made("units", (3, 6), 5e-4, 0.4), made("units", (3, 6), 1e-3, 0.3)]
+    told = table([*units, made(None, (0, 9), 1e-3, 0.6), sounds])
     rows = told.splitlines()[2:]
     assert rows[0] == (
         "| masked units (HuBERT) | 3, 6 | 0.001 | 2.0 | 10 | 31.0 (cs 30.0, fr 32.0) | 60.0 (cs 50.0, fr 70.0) |"
     )
     assert rows[1].startswith("| nothing | 0, 9 |")
-    assert len(rows) == 2
+    assert rows[2].startswith("| masked units (HuBERT), sounds half way up | 3, 6 |")
+    assert len(rows) == 3
