@@ -74,7 +74,10 @@ models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordi
 
 results: $(VENV)/.installed-dev  ## the paper's experiment on the recordings, into docs/ (many hours on 2 cores; resumable)
 	$(BIN)/tongues data build --out $(CORPUS)
-	$(BIN)/tongues results --data $(CORPUS)/manifest.jsonl --models $(MODEL) --steps 150 --at-once 2
+	$(BIN)/tongues pretrain --data $(CORPUS)/manifest.jsonl --out runs/hubert --architecture hubert --start $(MODEL)/backbone \
+	  --route-steps 300 --ctc-steps 600 --lr 5e-4 --processes 2
+	$(BIN)/tongues results --data $(CORPUS)/manifest.jsonl --models $(MODEL) --beside hubert=runs/hubert --steps 150 --at-once 2 \
+	  --device $(DEVICE)
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \

@@ -187,14 +187,12 @@ def only(route: Stage, steps: int) -> PretrainConfig:
     return replace(SHORT, stages={**stages, "ctc": StageConfig(0, 8.0, 3e-3, 0.02, VARIED)})
 
 
-@pytest.mark.parametrize(
-    ("route", "figure"), [("units", "masked"), ("contrastive", "contrastive"), ("phones", "masked")]
-)
-def test_every_route_learns(tones, sung, tmp_path, route, figure):
+@pytest.mark.parametrize("route", ["units", "phones"])
+def test_units_and_phones_are_learnt(tones, sung, tmp_path, route):
     also = [sung] if route == "phones" else []
     pretrain(tones, tmp_path / "run", tmp_path / "backbone", only(route, 110), also=also)
     notes = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
-    losses = [note[figure] for note in notes if figure in note]
+    losses = [note["masked"] for note in notes if "masked" in note]
     assert losses[-1] < losses[0]
     assert "head.safetensors" not in made(tmp_path / "backbone"), "nobody has taught it letters"
     assert load_backbone(tmp_path / "backbone").layer_count == 2

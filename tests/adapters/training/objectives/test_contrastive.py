@@ -11,6 +11,7 @@ from adapters.encoder import Encoder
 from adapters.frontend import pad
 from adapters.training.objectives import Batch
 from adapters.training.objectives.contrastive import Contrastive, sample_negatives
+from tests.adapters.training.tones import spoken
 
 CONFIG = Wav2Vec2Config(
     hidden_size=32,
@@ -84,6 +85,27 @@ def test_gradients_reach_the_encoder_and_the_codes(batch):
         gradient = named[name].grad
         assert gradient is not None
         assert gradient.abs().max() > 0
+
+
+def test_frames_behind_a_mask_are_told_from_others_after_some_updates():
+    torch.manual_seed(0)
+    encoder = Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2).train()
+    objective = Contrastive(CONFIG, 2)
+    objective.head.train()
+    audio = pad([spoken("aeiobcd", seed) for seed in range(2)])
+    width = encoder.geometry.frames(audio.lengths[0])
+    masked = torch.zeros(2, width, dtype=torch.bool)
+    masked[0, 3 : width - 10] = masked[1, 5 : width - 4] = True
+    masked[:, ::3] = False
+    batch = Batch(audio, [width, width], [0, 1], [None, None], masked, 0)
+    optimiser = torch.optim.AdamW([*encoder.parameters(), *objective.head.parameters()], lr=3e-3)
+    for _ in range(80):
+        loss, figures = objective.loss(encoder, batch)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    assert figures["contrastive"] < 0.5 * np.log(1 + 5), "half of what knowing nothing costs, among five others"
+    assert figures["codes"] > 8, "and of sixteen codes as many as ever are in use"
 
 
 def test_negatives_are_other_masked_frames_of_the_row():
