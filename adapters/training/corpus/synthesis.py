@@ -107,7 +107,7 @@ class Synthesizer:
     def speak(self, text: str, language: str, voice: Voice) -> Spoken:
         """``text`` in ``language``. Raises :class:`~adapters.errors.DataError` for a language or variant that it does
         not have."""
-        self._choose(f"{_NAMES.get(language, language)}+{voice.variant}")
+        self._choose(language, f"+{voice.variant}")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._blocks, self._phones = [], []
@@ -121,7 +121,7 @@ class Synthesizer:
     def sounds(self, text: str, language: str) -> str:
         """How ``text`` is said in ``language``, in letters of the International Phonetic Alphabet alone: without
         stress, length, what is written above or beside a letter, and pauses. Raises as :meth:`speak`."""
-        self._choose(_NAMES.get(language, language))
+        self._choose(language)
         content = ctypes.create_string_buffer(text.encode())
         rest = ctypes.c_void_p(ctypes.addressof(content))
         clauses: list[str] = []
@@ -132,11 +132,8 @@ class Synthesizer:
         spoken = "".join(phone for phone in phones if not phone.startswith("("))  # "(en)": a word of another language
         return "".join(letter for letter in spoken if unicodedata.category(letter) in ("Ll", "Lo"))
 
-    def speaks(self, language: str) -> bool:
-        """Whether it has a voice for ``language``."""
-        return not self._library.espeak_SetVoiceByName(_NAMES.get(language, language).encode())
-
-    def _choose(self, name: str) -> None:
+    def _choose(self, language: str, variant: str = "") -> None:
+        name = f"{_NAMES.get(language, language)}{variant}"
         if self._library.espeak_SetVoiceByName(name.encode()):
             raise DataError(f"eSpeak NG has no voice {name!r}")
 
