@@ -113,46 +113,49 @@ def best_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def transcript(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) -> Transcript:
+    """The :func:`words` of a path and what they say together."""
+    return Transcript.of(words(path, vocab, frame_s=frame_s, duration_s=duration_s), duration_s)
+
+
+def words(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) -> list[Word]:
     """Collapse repeats, drop blanks, part words.
 
     ``frame_s``: seconds a frame (0.02). A word begins with the first frame of its first letter and ends with the last
     frame of its last one; its confidence is the mean over its letters of each letter's best frame.
     """
-    words: list[Word] = []
-    letters: list[_Letter] = []
-    for letter in (*_letters(path, vocab), _END):
-        if letter.text != " ":
-            letters.append(letter)
-        elif letters:
-            words.append(_word(letters, frame_s, duration_s))
-            letters = []
-    return Transcript.of(words, duration_s)
+    found: list[Word] = []
+    letters = _letters(path, vocab)
+    begin = 0
+    for end in (*letters.gaps, len(letters.texts)):
+        if begin < end:
+            text, sure = "".join(letters.texts[begin:end]), letters.probabilities[begin:end]
+            frames = (letters.begins[begin], letters.ends[end - 1])
+            confidence = sum(sure) / len(sure)
+            found.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
+        begin = end + 1
+    return found
 
 
-class _Letter(NamedTuple):
-    text: str
-    first: int
-    last: int
-    probability: float
+class _Letters(NamedTuple):
+    """What is said, in order, column by column: plain lists, of which thousands a second are cut into words. ``gaps``:
+    where in them words part; ``ends``: frames, each one beyond the letter's last; ``probabilities``: of its best."""
+
+    texts: list[str]
+    begins: list[int]
+    ends: list[int]
+    probabilities: list[float]
+    gaps: list[int]
 
 
-_END = _Letter(" ", 0, 0, 1.0)
-
-
-def _letters(path: BestPath, vocab: Vocab) -> list[_Letter]:
+def _letters(path: BestPath, vocab: Vocab) -> _Letters:
     if not len(path):
-        return []
-    begins = np.flatnonzero(np.diff(path.ids, prepend=-1))
-    ends = np.append(begins[1:], len(path))
-    best = np.maximum.reduceat(path.probabilities, begins)
-    said = path.ids[begins] != vocab.blank
-    runs = zip(*(each[said].tolist() for each in (path.ids[begins], begins, ends, best)), strict=True)
-    found = (_Letter(vocab.token_text(token), begin, end - 1, sure) for token, begin, end, sure in runs)
-    return [letter for letter in found if letter.text]
-
-
-def _word(letters: Sequence[_Letter], frame_s: float, duration_s: float) -> Word:
-    confidence = sum(letter.probability for letter in letters) / len(letters)
-    frames = (letters[0].first, letters[-1].last + 1)
-    text = "".join(letter.text for letter in letters)
-    return Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s)
+        return _Letters([], [], [], [], [])
+    changes = np.ones(len(path), dtype=bool)
+    np.not_equal(path.ids[1:], path.ids[:-1], out=changes[1:])
+    begins = changes.nonzero()[0]
+    tokens = path.ids[begins]
+    said = vocab.says[tokens]
+    ends, best = np.append(begins[1:], len(path)), np.maximum.reduceat(path.probabilities, begins)
+    tokens, begins, ends, best = (each[said].tolist() for each in (tokens, begins, ends, best))
+    texts = [vocab.token_text(token) for token in tokens]
+    return _Letters(texts, begins, ends, best, [place for place, text in enumerate(texts) if text == " "])

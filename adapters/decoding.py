@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.ctc import BestPath, Transcript, Word, transcript
+from adapters.ctc import BestPath, Transcript, Word, words
 from adapters.loaded import LoadedAdapter
 
 
@@ -29,7 +29,7 @@ class Decoding:
         """The words, those of one part of the recording after the other, each part when it is asked for. Raises what
         :meth:`check` does."""
         if not self.beam:
-            yield transcript(path, loaded.vocab, frame_s=frame_s, duration_s=duration_s).words
+            yield words(path, loaded.vocab, frame_s=frame_s, duration_s=duration_s)
             return
         self.check(loaded)
         if path.emissions is not None:  # none where all was silence

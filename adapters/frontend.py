@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,12 +54,12 @@ class Geometry:
             found.append(length)
         return found
 
-    @property
+    @cached_property
     def hop(self) -> int:
         """Samples from one frame to the next (320 for every published wav2vec 2.0: 20 ms)."""
-        return int(np.prod(self.strides))
+        return math.prod(self.strides)
 
-    @property
+    @cached_property
     def receptive_field(self) -> int:
         """Samples that one frame sees (400 for every published wav2vec 2.0: 25 ms)."""
         field, step = 1, 1

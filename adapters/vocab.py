@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from adapters.errors import DataError
 
 BLANK = "<pad>"
@@ -70,6 +72,12 @@ class Vocab:
     def token_text(self, token_id: int) -> str:
         """What a token adds to a text: a space for the delimiter, nothing for special tokens."""
         return self._texts[token_id]
+
+    @cached_property
+    def says(self) -> np.ndarray:
+        """(V,) bool: the tokens that add anything to a text, the space between words among them; not the blank."""
+        texts = [text and number != self.blank for number, text in enumerate(self._texts)]
+        return np.array(texts, dtype=bool)
 
     def encode(self, text: str) -> list[int]:
         """Label ids of ``text``, longest token first; runs of white space are one delimiter.

@@ -43,6 +43,7 @@ class HostCopies:
         self._readers = ThreadPoolExecutor(_READERS, "load")
         self._fetchers: dict[Store, ThreadPoolExecutor] = {}
         self._copies: OrderedDict[Worn, LoadedAdapter] = OrderedDict()
+        self._bytes = 0  # of all copies; asked after every request, so not added up each time
         self._loading: dict[Worn, asyncio.Task[LoadedAdapter]] = {}
         self._failed: dict[Worn, AdapterError] = {}
         self._backoffs: dict[Worn, Backoff] = {}
@@ -81,16 +82,18 @@ class HostCopies:
 
     def shrink(self) -> None:
         """Let go of those that nobody holds, the longest unused first, until the others are within their bytes."""
-        size = sum(loaded.bytes for loaded in self._copies.values())
+        if self._bytes <= self._max_bytes:
+            return
         for worn in list(self._copies):
-            if size <= self._max_bytes:
+            if self._bytes <= self._max_bytes:
                 return
             if worn not in self._held:
-                size -= self._copies.pop(worn).bytes
+                self.drop(worn)
 
     def drop(self, worn: Worn) -> None:
         """It is of no use any more."""
-        self._copies.pop(worn, None)
+        if (loaded := self._copies.pop(worn, None)) is not None:
+            self._bytes -= loaded.bytes
 
     def forgive(self, worn: Worn) -> None:
         """Whether it ever failed does not matter any more."""
@@ -125,6 +128,7 @@ class HostCopies:
             del self._loading[worn]
         self.forgive(worn)
         self._copies[worn] = loaded
+        self._bytes += loaded.bytes
         self.shrink()  # those who waited for it may have gone
         return loaded
 

@@ -145,6 +145,8 @@ class Residency:
         """Start seating what wants need, the oldest first; to be called after each try to make a batch. ``held``: on
         seats too that requests hold but no batch wears."""
         self._closed.clear()
+        if not self._wants:
+            return
         older: set[Worn] = set()
         unused = self._unused()
         for want, since in list(self._wants.items()):
