@@ -123,39 +123,38 @@ def words(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) ->
     ``frame_s``: seconds a frame (0.02). A word begins with the first frame of its first letter and ends with the last
     frame of its last one; its confidence is the mean over its letters of each letter's best frame.
     """
-    found: list[Word] = []
     letters = _letters(path, vocab)
-    begin = 0
-    for end in (*letters.gaps, len(letters.texts)):
-        if begin < end:
-            text, sure = "".join(letters.texts[begin:end]), letters.probabilities[begin:end]
-            frames = (letters.begins[begin], letters.ends[end - 1])
-            confidence = sum(sure) / len(sure)
-            found.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
-        begin = end + 1
-    return found
+    count = len(letters.tokens)
+    gaps = vocab.spaces[letters.tokens].nonzero()[0]
+    firsts, stops = np.concatenate([[0], gaps + 1]), np.append(gaps, count)
+    some = firsts < stops
+    firsts, stops = firsts[some], stops[some]
+    if not firsts.size:
+        return []
+    begins_s = letters.begins[firsts] * frame_s
+    ends_s = np.maximum(np.minimum(letters.ends[stops - 1] * frame_s, duration_s), begins_s)
+    sums = np.add.reduceat(np.append(letters.probabilities, 0.0), np.stack([firsts, stops], axis=1).ravel())[::2]
+    texts = [vocab.token_text(token) for token in letters.tokens.tolist()]
+    spelled = ["".join(texts[first:stop]) for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True)]
+    told = (begins_s.round(3), ends_s.round(3), (sums / (stops - firsts)).round(4))
+    return list(map(Word, spelled, *(each.tolist() for each in told)))
 
 
 class _Letters(NamedTuple):
-    """What is said, in order, column by column: plain lists, of which thousands a second are cut into words. ``gaps``:
-    where in them words part; ``ends``: frames, each one beyond the letter's last; ``probabilities``: of its best."""
+    """What is said, in order, gaps between words too, column by column. ``ends``: frames, each one beyond the letter's
+    last; ``probabilities``: float64, of its best frame."""
 
-    texts: list[str]
-    begins: list[int]
-    ends: list[int]
-    probabilities: list[float]
-    gaps: list[int]
+    tokens: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+    probabilities: np.ndarray
 
 
 def _letters(path: BestPath, vocab: Vocab) -> _Letters:
-    if not len(path):
-        return _Letters([], [], [], [], [])
     changes = np.ones(len(path), dtype=bool)
     np.not_equal(path.ids[1:], path.ids[:-1], out=changes[1:])
     begins = changes.nonzero()[0]
-    tokens = path.ids[begins]
-    said = vocab.says[tokens]
-    ends, best = np.append(begins[1:], len(path)), np.maximum.reduceat(path.probabilities, begins)
-    tokens, begins, ends, best = (each[said].tolist() for each in (tokens, begins, ends, best))
-    texts = [vocab.token_text(token) for token in tokens]
-    return _Letters(texts, begins, ends, best, [place for place, text in enumerate(texts) if text == " "])
+    ends = np.append(begins[1:], len(path))
+    said = vocab.says[path.ids[begins]]
+    best = np.maximum.reduceat(path.probabilities, begins) if begins.size else np.zeros(0)
+    return _Letters(path.ids[begins[said]], begins[said], ends[said], best[said].astype(np.float64))

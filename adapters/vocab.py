@@ -79,6 +79,11 @@ class Vocab:
         texts = [text and number != self.blank for number, text in enumerate(self._texts)]
         return np.array(texts, dtype=bool)
 
+    @cached_property
+    def spaces(self) -> np.ndarray:
+        """(V,) bool: the tokens that part words."""
+        return np.array([text == " " for text in self._texts], dtype=bool)
+
     def encode(self, text: str) -> list[int]:
         """Label ids of ``text``, longest token first; runs of white space are one delimiter.
 
