@@ -27,7 +27,7 @@ import transformers
 
 from benchmarks.backbones import SHIPPED, SIZES, AdapterSize, make_model
 from benchmarks.comparison import Found, compare
-from benchmarks.grid import ALL, FEW_SEATS, default_plans, full_plans
+from benchmarks.grid import ALL, FEW_SEATS, default_plans, full_plans, gpu_plans
 from benchmarks.memory import available_bytes, machine_bytes
 from benchmarks.over_http import Load, Served, measure
 from benchmarks.plot import draw
@@ -91,7 +91,7 @@ class Results:
                 " parts, or give another --out"
             )
         self.results["machine"] = here
-        plans = full_plans if given.full else default_plans
+        plans = full_plans if given.full else default_plans if given.device == "cpu" else gpu_plans
         made = plans(given.requests) if given.requests else plans()
         self._plans = {plan.backbone: plan for plan in made}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.comparison import _run_in, compare
-from benchmarks.grid import ALL, FEW_SEATS, TARGETED, Comparison, Plan, default_plans, full_plans
+from benchmarks.grid import ALL, FEW_SEATS, TARGETED, Comparison, Plan, default_plans, full_plans, gpu_plans
 from benchmarks.systems import SystemUnable
 from benchmarks.worker import Worker
 from benchmarks.workload import Cell, Timing, languages
@@ -99,6 +99,17 @@ def test_the_default_grid_has_every_target_and_every_axis():
     assert {cell.clips for cell in cells} == {"1-15 s", "1-2 s"}
     assert all(plan.mixing and plan.mixing.adapters == 64 for plan in (shipped, base))
     assert (base.size.bottleneck, base.size.layers, base.adapters) == (256, None, 64)
+
+
+def test_the_grid_of_a_gpu_has_the_same_targets_over_more_requests():
+    targeted = [
+        [[one.cell for one in plan.comparisons if one.targeted] for plan in plans[:2]]
+        for plans in (gpu_plans(), default_plans())
+    ]
+    for gpu, cpu in zip(*targeted, strict=True):
+        assert [replace(cell, requests=1) for cell in gpu] == [replace(cell, requests=1) for cell in cpu]
+        assert all(more.requests >= 16 * less.requests for more, less in zip(gpu, cpu, strict=True))
+    assert all(plan.mixing and plan.mixing.concurrency == 64 for plan in gpu_plans()[:2])
 
 
 def test_the_full_grid_has_every_axis_with_every_other():
