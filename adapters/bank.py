@@ -32,6 +32,7 @@ from adapters.shapes import head_shapes, method_shapes, norm_shapes, sites
 from adapters.streams import Turns
 
 HEAD_CLASS = 16
+_FEW = 2
 
 Slot = tuple[PoolKey, int]
 PoolName = tuple[PoolKey, int]
@@ -166,15 +167,25 @@ class Bank:
             )
 
         with self._lock:
-            method = stacks([seat.method for seat in seats])
-            norms = stacks([seat.norms for seat in seats])
+            method = stacks([seat.method for seat in seats], self._cheap_methods())
+            norms = stacks([seat.norms for seat in seats], self._few_norms())
             heads = stacks([seat.head for seat in seats], self._cheap_heads())
         slots = indices([slot for row in numbers for slot in row], self.device).view(-1, rows)
         return FixedAdapters(min(seat.lowest_layer for seat in seats), method, norms, heads, slots)
 
+    def _cheap_methods(self) -> list[PoolKey]:
+        """All that acts in the layers, where it costs little next to them: then batches need not be told apart by which
+        of it their rows wear, and a graph does for all of them."""
+        found = [key for key in self._pools if key[0] not in ("head", "norms")]
+        return found if sum(int(str(key[1])) for key in found) <= self.size.hidden // 4 else []
+
+    def _few_norms(self) -> list[PoolKey]:
+        """All norms likewise."""
+        found = [key for key in self._pools if key[0] == "norms"]
+        return found if len(found) <= _FEW else []
+
     def _cheap_heads(self) -> list[PoolKey]:
-        """All heads, where they cost no more than one projection of a layer together: then batches need not be told
-        apart by which of them their rows wear."""
+        """All heads likewise, where they cost no more than one projection of a layer together."""
         heads = [key for key in self._pools if key[0] == "head"]
         return heads if sum(int(str(key[1])) for key in heads) <= self.size.hidden else []
 

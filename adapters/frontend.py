@@ -119,14 +119,14 @@ def normalise_rows(samples: Tensor, ends: Tensor) -> Tensor:
     return scaled.div_(torch.sqrt(power + NORMALISE_EPS))
 
 
-def few_widths(samples: int, apart: float = 1.06) -> int:
-    """The next of a series of widths, each ``apart`` times the one before.
+def few_widths(samples: int, apart: float = 1.06, least: int = _NARROWEST) -> int:
+    """The next of a series of widths that begins with ``least``, each ``apart`` times the one before.
 
     CPU kernels are compiled for every new shape, GPU graphs recorded for each: over clips as they come, that costs more
     than the padding (training a small backbone takes 1.7 times longer without).
     """
-    step = math.ceil(math.log(max(samples, _NARROWEST) / _NARROWEST) / math.log(apart) - 1e-9)
-    return max(samples, int(_NARROWEST * apart**step))
+    step = math.ceil(math.log(max(samples, least) / least) / math.log(apart) - 1e-9)
+    return max(samples, int(least * apart**step))
 
 
 def few_rows(rows: int) -> int:

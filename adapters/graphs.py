@@ -181,13 +181,16 @@ def cuda_recorder(device: torch.device) -> Record:
         if not alive:  # the pool of graphs that are gone cannot be used again
             pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # thread_local: seats are being written and answers awaited meanwhile, by other threads
-        before = torch.cuda.current_stream(device)
-        with (
-            torch.cuda.stream(before),  # a recording that fails leaves the thread in its stream
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            outputs = function(*inputs)
+        # not by torch.cuda.graph: that empties the caches of the device's and of pinned memory first, and waits for the
+        # device; every batch after it would have to ask for its memory again, which takes longer than the recording
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            # thread_local: seats are being written and answers awaited meanwhile, by other threads
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                outputs = function(*inputs)
+            finally:
+                graph.capture_end()
         alive.add(graph)
         return graph.replay, outputs
 

@@ -30,8 +30,8 @@ from adapters.windows import Window
 
 T = TypeVar("T", covariant=True)
 
-fixed_widths = partial(few_widths, apart=2**0.25)
-"""Of which there are few enough for a graph each."""
+fixed_widths = partial(few_widths, apart=2**0.25, least=16_000)
+"""Of which there are few enough for a graph each; a second costs a GPU no more than a tenth of one."""
 
 _HOP = 320  # samples a frame, of every published backbone: only for what a batch costs
 
@@ -47,6 +47,17 @@ def widths_upto(longest: int) -> list[int]:
 def computed_frames(rows: int, longest: int) -> int:
     """How many frames a GPU computes for so many rows, the longest of so many frames (of 20 ms)."""
     return few_rows(rows) * round(fixed_widths((longest + 1) * _HOP) / _HOP)
+
+
+def shapes_upto(frames: int, rows: int, longest: int) -> list[tuple[int, int]]:
+    """The shapes that a GPU computes batches in, each its rows and its width in samples, fewest rows first: of up to
+    ``rows`` rows and ``frames`` computed frames, or of one row, of windows of up to ``longest`` samples."""
+    return [
+        (count, width)
+        for count in sorted({few_rows(number) for number in range(1, rows + 1)})
+        for width in widths_upto(longest)
+        if count == 1 or count * round(width / _HOP) <= frames
+    ]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def make_engine(settings: Settings) -> Engine:
         dtype=getattr(torch, dtype),
         quantise=settings.quantise,
         lanes=lanes,
-        threads=settings.threads or (max(1, cores // lanes) if on_cpu else None),
+        threads=settings.threads or (max(1, cores // lanes) if on_cpu else 1),
         max_seats=settings.device_slots,
         pinned=settings.pinned,
         max_host_bytes=settings.host_bytes,

@@ -26,10 +26,8 @@ from adapters.ctc import Transcript
 from adapters.decoding import GREEDY, Decoding
 from adapters.encoder import Encoder
 from adapters.errors import (
-    AdapterError,
     BankFull,
     DeadlineExceeded,
-    EngineError,
     LanguageHeadError,
     LanguageRequired,
 )
@@ -43,7 +41,6 @@ from app.engine.config import EngineConfig
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
 from app.engine.lanes import Lanes, Step
-from app.engine.pace import Pace
 from app.engine.permits import Permits
 from app.engine.publishing import Publishing
 from app.engine.residency import Residency
@@ -51,6 +48,7 @@ from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from app.engine.searches import Searches
 from app.engine.telling import Telling, among_named, any_language
+from app.engine.warm_up import WarmUp
 from app.engine.whereabouts import Whereabouts
 
 log = logging.getLogger("tongues.engine")
@@ -126,7 +124,8 @@ class Engine:
         )
         self._stops.append(self.publishing.stop)
         await self.publishing.start(self.config.watch_s)
-        await self._warm_up()
+        parts = (self._lanes, runner, self._scheduler, self.residency, self._try_out)
+        await WarmUp(self.config, *parts).run([a for a in self.registry.snapshot.adapters.values() if a.here])
 
     def admit(self) -> AbstractContextManager[None]:
         """A permit for one request, held until it is answered and nothing is done for it any more.
@@ -261,35 +260,7 @@ class Engine:
                 log.error("%s", self.no_head)
         return encoder, registry, head.to(config.device) if head is not None else None
 
-    async def _warm_up(self) -> None:
-        """Noise through every lane, and through the first adapter that can be worn: kernels chosen, memory touched,
-        before traffic; the budget follows from how long that takes. On a GPU in every width, twice, so that graphs are
-        recorded for a window alone. Raises what keeps every one of them from being heard, but for faults of the
-        adapters themselves."""
-        try:
-            if self.config.pace is None:
-                await self._lanes.everywhere(lambda: self._runner.trial_s(1))
-            else:
-                await self._find_budget(self.config.pace)
-        except RuntimeError as error:  # torch's, out of memory for one
-            raise EngineError(f"no forward succeeds: {error}") from error
-        near = [adapter for adapter in self.registry.snapshot.adapters.values() if adapter.here]
-        for adapter in near:
-            with contextlib.suppress(AdapterError):
-                await self._try_out(adapter)
-                longest = round((self.config.window.longest_s + self.config.window.context_s) * SAMPLE_RATE)
-                for width in self._runner.widths(longest):
-                    for _ in range(2):
-                        await self._try_out(adapter, min(width, longest))
-                return
-        log.info("no adapter lies here yet to warm up with")
-
-    async def _find_budget(self, pace: Pace) -> None:
-        frames = min(await self._lanes.everywhere(lambda: pace.frames(self._runner.trial_s)))
-        self._scheduler.budget = replace(self._scheduler.budget, max_frames=frames)
-        log.info("batches of up to %d frames, which a lane runs in about %g s", frames, pace.step_s)
-
-    async def _try_out(self, adapter: RegisteredAdapter, samples: int = 2 * SAMPLE_RATE) -> None:
+    async def _try_out(self, adapter: RegisteredAdapter) -> None:
         """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""
-        noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
+        noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
         await self.transcribe(adapter, [noise], request_id=f"trial-{next(self._ids)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from adapters.encoder import Encoder
 from adapters.errors import AdapterFormatError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language_head import LanguageHead
-from adapters.recogniser import Begun, Launched, Recogniser, widths_upto
-from adapters.windows import cut
+from adapters.recogniser import Begun, Launched, Recogniser, shapes_upto
+from adapters.windows import Window, cut
 from app.cores import usable_cores
 from app.engine.job import Batch, Job
 from app.engine.pace import TRIAL_S
@@ -71,9 +72,9 @@ class Runner:
         """Batches that a device has use for at a time: on a GPU one that runs and one that is next."""
         return 1 if self._device_thread is None else 2
 
-    def widths(self, longest: int) -> list[int]:
-        """The widths in samples that windows of up to ``longest`` samples are computed in, where those are few."""
-        return [] if self._device_thread is None else widths_upto(longest)
+    def shapes(self, frames: int, rows: int, longest: int) -> list[tuple[int, int]]:
+        """The shapes that batches are computed in, where those are few: see :func:`shapes_upto`."""
+        return [] if self._device_thread is None else shapes_upto(frames, rows, longest)
 
     def forward(
         self, batch: Batch, seats: Sequence[Seat], on_half: Callable[[], object] = lambda: None, lanes: int = 1
@@ -105,12 +106,26 @@ class Runner:
     def trial_s(self, rows: int) -> float:
         """The seconds of a forward of ``rows`` rows of noise that wear nothing, run as serving will run it: of a graph
         where there are graphs, since kernel by kernel a deep backbone on a GPU takes as long as Python does."""
-        noise = np.random.default_rng(0).standard_normal(round(TRIAL_S * SAMPLE_RATE)).astype(np.float32) * 0.1
-        windows = [*cut([noise], self._geometry)] * rows
+        windows = [*cut([_noise(round(TRIAL_S * SAMPLE_RATE))], self._geometry)] * rows
         for _ in range(self.recogniser.settled):
             bare = self._give(self.recogniser.bare, self.recogniser.prepare(windows))
             bare.result()
         return bare.seconds
+
+    def rehearse(self, shapes: Sequence[tuple[int, int]], seats: Sequence[Seat], within_s: float) -> int:
+        """Noise in each of ``shapes`` (rows, samples a row), row i in ``seats[i]`` and over again, until all later
+        batches of the shape go as fast as they ever will. Stops when ``within_s`` are over: how many it got through."""
+        until = time.monotonic() + within_s
+        noise = _noise(max(width for _, width in shapes))
+        for number, (rows, width) in enumerate(shapes):
+            if time.monotonic() > until:
+                return number
+            windows = [Window(0, noise[:width], 0, self._geometry.frames(width))] * rows
+            worn = [seats[row % len(seats)] for row in range(rows)]
+            for _ in range(self.recogniser.settled - 1):
+                audio = self.recogniser.prepare(windows)
+                self._give(self.recogniser.whole, audio, windows, range(rows), worn).result()
+        return len(shapes)
 
     @contextlib.contextmanager
     def _width(self, lanes: int) -> Iterator[None]:
@@ -129,6 +144,10 @@ class Runner:
         if self._device_thread is None:
             return launch(*given, **also)
         return self._device_thread.submit(launch, *given, **also).result()
+
+
+def _noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
 
 
 def _collect(launched: Launched[T], on_half: Callable[[], object]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
 
 import pytest
 import torch
@@ -188,20 +187,25 @@ def test_what_a_key_speaks_of_can_be_forgotten():
 def test_a_pool_of_memory_is_not_used_again_when_its_graphs_are_gone(monkeypatch):
     """torch refuses that: a recording shares its pool with graphs that are alive, or takes a new one."""
     pools: list[object] = []
+    ended: list[object] = []
 
     class Recording:
+        def capture_begin(self, pool: object, capture_error_mode: str) -> None:
+            pools.append(pool)
+
+        def capture_end(self) -> None:
+            ended.append(self)
+
         def replay(self) -> None: ...
 
-    def record(graph: Recording, pool: object, **_: Any) -> contextlib.AbstractContextManager[None]:
-        pools.append(pool)
-        return contextlib.nullcontext()
+    class Stream:
+        def wait_stream(self, other: object) -> None: ...
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
-    monkeypatch.setattr(torch.cuda, "graph", record)
     graphs = Graphs(cuda_recorder(torch.device("cuda")))
     for name in ("one", "two"):
         for _ in range(2):
@@ -214,3 +218,11 @@ def test_a_pool_of_memory_is_not_used_again_when_its_graphs_are_gone(monkeypatch
             graphs(name, doubled, (torch.ones(3),))
     assert pools[2] is not pools[0], "none was left"
     assert pools[3] is pools[2]
+    assert len(ended) == 4
+    with pytest.raises(ValueError, match="never"):
+        cuda_recorder(torch.device("cuda"))(refusing, (torch.ones(3),))
+    assert len(ended) == 5, "a recording that fails has ended, too"
+
+
+def refusing(x: Tensor) -> Tensors:
+    raise ValueError("never")
