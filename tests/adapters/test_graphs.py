@@ -187,14 +187,14 @@ def test_what_a_key_speaks_of_can_be_forgotten():
 def test_a_pool_of_memory_is_not_used_again_when_its_graphs_are_gone(monkeypatch):
     """torch refuses that: a recording shares its pool with graphs that are alive, or takes a new one."""
     pools: list[object] = []
-    ended: list[object] = []
+    ended: list[bool] = []
 
     class Recording:
         def capture_begin(self, pool: object, capture_error_mode: str) -> None:
             pools.append(pool)
 
         def capture_end(self) -> None:
-            ended.append(self)
+            ended.append(True)
 
         def replay(self) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -110,3 +111,20 @@ def test_an_adapter_that_gives_no_numbers_fails_its_own_job_alone(runner_and_ban
     assert re.search(r"'es'.*no numbers", str(bad))
     alone = runner.forward(Batch(mixed.jobs[1:]), seats[1:]).results[0]
     np.testing.assert_array_equal(fine[0].ids, alone[0].ids)
+
+
+def test_after_a_rehearsal_nothing_is_recorded_any_more(runner_and_bank):
+    """As on a GPU, with a recorder that computes on the CPU."""
+    runner, bank = runner_and_bank
+    encoder, recorder = runner.recogniser._encoder, Recorder()
+    runner.recogniser = Recogniser(encoder, bank, fixed=True, run=Graphs(recorder))
+    assert runner.shapes(200, 4, 20_000) == [], "a CPU has no few shapes"
+    with ThreadPoolExecutor(1) as runner._device_thread:
+        shapes = runner.shapes(200, 4, 20_000)
+        assert {rows for rows, _ in shapes} == {1, 2} and max(width for _, width in shapes) >= 20_000
+        seats = [bank.seat(CONFIG, tensors(runner))]
+        assert runner.rehearse(shapes, seats, within_s=0.0) < len(shapes)
+        assert runner.rehearse(shapes, seats, within_s=600.0) == len(shapes)
+        recorded, replayed = recorder.recorded, recorder.replayed
+        runner.forward(batch(runner), seats * 2)
+    assert (recorder.recorded, recorder.replayed) == (recorded, replayed + 2), "a trunk's and a top's"
