@@ -6,9 +6,11 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 
+from adapters.bank import Seat
+from adapters.config import AdapterConfig
 from adapters.quantised import Int8Linear
-from app.engine.lanes import Step
 from app.engine.pace import Pace
 from app.engine.runner import Runner
 from app.engine.scheduler import Budget
@@ -18,12 +20,22 @@ from tests.builders import clip
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_warms_up_in_every_width_that_a_gpu_has(config, monkeypatch):
-    monkeypatch.setattr(Runner, "widths", lambda runner, longest: [8_000, 40_000, longest + 1])
-    steps: list[Step] = []
-    engine = await started(config, steps)
-    frames = [engine.encoder.geometry.frames(samples) for samples in (32_000, 8_000, 40_000, 272_000)]
-    assert [step.batch.padded_frames for step in steps] == [frames[0], *(one for one in frames[1:] for _ in range(2))]
+async def test_it_rehearses_every_shape_that_a_gpu_has_in_adapters_of_every_kind(config, monkeypatch):
+    rehearsed: list[tuple[list[tuple[int, int]], list[AdapterConfig]]] = []
+
+    def rehearse(runner: Runner, shapes: list[tuple[int, int]], seats: list[Seat], within_s: float) -> int:
+        rehearsed.append((shapes, [seat.config for seat in seats]))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Runner, "shapes", lambda runner, *given: [(1, 16_000), (given[1], given[2])])
+    monkeypatch.setattr(Runner, "rehearse", rehearse)
+    engine = await started(config)
+    assert engine.ready, "what does not fit comes as it may"
+    ((shapes, configs),) = rehearsed
+    assert shapes == [(1, 16_000), (config.budget.max_rows, 18 * 16_000)]
+    every = [adapter.record.config for adapter in engine.registry.snapshot.adapters.values()]
+    assert {(one.method, one.size, one.layers) for one in configs} == {(c.method, c.size, c.layers) for c in every}
+    assert not any(one.references for one in engine.residency._seated.values())
     await engine.drain()
 
 
