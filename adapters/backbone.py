@@ -63,10 +63,11 @@ def load_backbone(
     """The backbone in ``folder`` (Hugging Face layout, safetensors only), frozen, in eval mode, ready to serve.
 
     The weight norm of the positional convolution is folded into its weight, and q, k and v of a layer are one matrix
-    product: the same output for less work. So are, in float32 on a CPU, the product of spectra that the convolution is
-    (:mod:`adapters.positions`) and the linears packed for its kernels (:mod:`adapters.packed`), but where it is not
-    for ``serving``: they run neither on another device than they were loaded on nor in another dtype, nor under
-    autocast, and give no gradient. From then on the process' convolutions in float32 are not TF32.
+    product: the same output for less work. So are the product of spectra that the convolution is, on a GPU where that
+    is faster (:mod:`adapters.positions`), and in float32 on a CPU the linears packed for its kernels
+    (:mod:`adapters.packed`), but where it is not for ``serving``: they run neither on another device than they were
+    loaded on nor in another dtype, nor under autocast, and give no gradient. From then on the process' convolutions in
+    float32 are not TF32.
     ``quantise="int8"``: the layers' linears in int8, on a CPU in float32 only (:mod:`adapters.quantised`).
     Raises :class:`~adapters.errors.BackboneError` for a folder that holds no such backbone, or not the whole of it, and
     where it cannot be quantised.
@@ -82,8 +83,10 @@ def load_backbone(
     _fill(encoder.model, folder, torch.device(device), dtype)
     if quantise == "int8":
         quantise_linears(encoder)
-    if serving and torch.device(device).type == "cpu" and dtype == torch.float32:
+    on_cpu = torch.device(device).type == "cpu"
+    if serving and (dtype == torch.float32 or not on_cpu):
         convolve_by_spectrum(encoder)
+    if serving and dtype == torch.float32 and on_cpu:
         pack_linears(encoder)
     return encoder.requires_grad_(False).eval()
 

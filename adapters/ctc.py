@@ -81,6 +81,8 @@ class BestPath:
         """One path after the other. Where one has the probabilities of all tokens, all have: of frames that nobody has
         heard the best token is certain."""
         kept = list(parts)
+        if len(kept) == 1:
+            return kept[0]
         if not kept:
             return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
         ids, probabilities = (np.concatenate([getattr(p, name) for p in kept]) for name in ("ids", "probabilities"))
@@ -124,20 +126,21 @@ def words(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) ->
     frame of its last one; its confidence is the mean over its letters of each letter's best frame.
     """
     letters = _letters(path, vocab)
-    count = len(letters.tokens)
     gaps = vocab.spaces[letters.tokens].nonzero()[0]
-    firsts, stops = np.concatenate([[0], gaps + 1]), np.append(gaps, count)
+    edges = np.empty(len(gaps) + 2, dtype=np.int64)
+    edges[0], edges[1:-1], edges[-1] = -1, gaps, len(letters.tokens)
+    firsts, stops = edges[:-1] + 1, edges[1:]
     some = firsts < stops
     firsts, stops = firsts[some], stops[some]
-    if not firsts.size:
-        return []
     begins_s = letters.begins[firsts] * frame_s
     ends_s = np.maximum(np.minimum(letters.ends[stops - 1] * frame_s, duration_s), begins_s)
-    sums = np.add.reduceat(np.append(letters.probabilities, 0.0), np.stack([firsts, stops], axis=1).ravel())[::2]
-    texts = [vocab.token_text(token) for token in letters.tokens.tolist()]
-    spelled = ["".join(texts[first:stop]) for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True)]
-    told = (begins_s.round(3), ends_s.round(3), (sums / (stops - firsts)).round(4))
-    return list(map(Word, spelled, *(each.tolist() for each in told)))
+    sums = np.concatenate([_ZERO, letters.probabilities.cumsum()])
+    sure = (sums[stops] - sums[firsts]) / (stops - firsts)
+    told = (begins_s.round(3).tolist(), ends_s.round(3).tolist(), sure.round(4).tolist())
+    return list(map(Word, vocab.spell(letters.tokens, firsts, stops), *told))
+
+
+_ZERO = np.zeros(1)
 
 
 class _Letters(NamedTuple):

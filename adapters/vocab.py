@@ -79,6 +79,22 @@ class Vocab:
         texts = [text and number != self.blank for number, text in enumerate(self._texts)]
         return np.array(texts, dtype=bool)
 
+    def spell(self, token_ids: np.ndarray, firsts: np.ndarray, stops: np.ndarray) -> list[str]:
+        """The texts of ``token_ids`` (N,) from each of ``firsts`` (W,) up to the one of ``stops`` (W,)."""
+        spans = zip(firsts.tolist(), stops.tolist(), strict=True)
+        if self._letters is not None:
+            text = self._letters[token_ids].tobytes().decode("utf-32-le")
+            return [text[first:stop] for first, stop in spans]
+        texts = [self._texts[token_id] for token_id in token_ids.tolist()]
+        return ["".join(texts[first:stop]) for first, stop in spans]
+
+    @cached_property
+    def _letters(self) -> np.ndarray | None:
+        """(V,) code points, where no token is more than one."""
+        if any(len(text) > 1 for text in self._texts):
+            return None
+        return np.array([ord(text or " ") for text in self._texts], dtype="<u4")
+
     @cached_property
     def spaces(self) -> np.ndarray:
         """(V,) bool: the tokens that part words."""

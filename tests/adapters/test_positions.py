@@ -81,3 +81,12 @@ def everything(trainee: Trainee) -> int:
     apart = sum(count for name, count in whole.items() if name.endswith(("original0", "masked_spec_embed")))
     kept: int = sum(whole.values()) - apart
     return kept + int(trainee.counts["parameters"])
+
+
+@torch.inference_mode()
+def test_in_half_the_bits_it_is_as_near_as_they_go():
+    plain = convolution(32, 16, 2).to(torch.bfloat16)
+    x = torch.randn(2, 32, 100, dtype=torch.bfloat16)
+    found = SpectralConvolution(plain)(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, plain(x)[:, :, :100], atol=2e-2, rtol=2e-2)
