@@ -198,17 +198,18 @@ class Lanes:
             if isinstance(result, Exception):
                 log.error("a row of a forward of %d failed: %s", batch.rows, result)
             self._answer(job, result)
-        log.info(
-            "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
-            lane,
-            batch.part,
-            len(batch.jobs),
-            batch.rows,
-            batch.padded_frames,
-            ",".join(batch.languages),
-            ran.seconds,
-            ",".join(job.request_id for job in batch.jobs),
-        )
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
+                lane,
+                batch.part,
+                len(batch.jobs),
+                batch.rows,
+                batch.padded_frames,
+                ",".join(batch.languages),
+                ran.seconds,
+                ",".join(job.request_id for job in batch.jobs),
+            )
         self._on_step(Step(batch, ran.seconds, lane))
 
     async def _fail(self, lane: int, batch: Batch, error: Exception) -> None:
