@@ -162,7 +162,7 @@ class Bank:
                 numbers.append(worn + [0] * (rows - len(worn)))
             pools = [self._pools[key] for key in keys]
             return tuple(
-                Stack(key, pool.number, pool.views, pool.sites, first + place)
+                Stack(key, pool.number, pool.views, pool.sections, pool.sites, first + place)
                 for place, (key, pool) in enumerate(zip(keys, pools, strict=True))
             )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from adapters import rowwise
 from adapters.config import Place
 from adapters.methods import METHODS
+from adapters.pool import Section
 from adapters.shapes import Norm, Sites
 
 PoolKey = tuple[object, ...]
@@ -32,6 +33,7 @@ class Stack:
     key: PoolKey
     number: int
     views: Mapping[str, Tensor]
+    sections: Mapping[str, Section]
     sites: Sites
     row: int
 
@@ -49,6 +51,10 @@ class FixedAdapters:
     norms: tuple[Stack, ...]
     heads: tuple[Stack, ...]
     slots: Tensor
+    _picked: dict[int, tuple[Section, dict[str, Tensor]]] = field(init=False, repr=False, default_factory=dict)
+    """By the row of a stack the section that was picked last: a layer's tensors are wanted one after the other."""
+    _worn: dict[int, Tensor] = field(init=False, repr=False, default_factory=dict)
+    """By the row of a stack which rows wear anything of it, (R,) bool."""
 
     @property
     def kind(self) -> Hashable:
@@ -88,7 +94,13 @@ class FixedAdapters:
         return logits
 
     def _wears(self, stack: Stack) -> Tensor:
-        return self.slots[stack.row] > 0  # (R,)
+        if stack.row not in self._worn:
+            self._worn[stack.row] = self.slots[stack.row] > 0
+        return self._worn[stack.row]
 
     def _pick(self, stack: Stack, name: str) -> Tensor:
-        return stack.views[name].index_select(0, self.slots[stack.row])
+        section = stack.sections[name]
+        held = self._picked.get(stack.row)
+        if held is None or held[0] is not section:
+            held = self._picked[stack.row] = section, section.pick(self.slots[stack.row])
+        return held[1][name]

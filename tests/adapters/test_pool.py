@@ -79,3 +79,22 @@ def test_small_slots_are_not_made_ahead():
 def test_more_address_space_than_there_is_is_refused():
     with pytest.raises(BankFull, match="lower the device slots"):
         pool(1 << 40, {"up": (1 << 20,)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_section_picks_what_slots_hold_bit_by_bit(dtype):
+    """Whatever the sizes, and whichever tensors lie beside it."""
+    shapes = {"layers.0.a.x": (3, 5), "layers.0.b.y": (1,), "layers.2.a.x": (7,), "layers.2.b.y": (2, 2, 2)}
+    made = pool(4, shapes, dtype)
+    tensors = [{name: torch.randn(shape).to(dtype) for name, shape in shapes.items()} for _ in range(4)]
+    tensors[1]["layers.2.a.x"][3] = torch.nan
+    for each in tensors:
+        made.filling(made.take(), each)()
+    assert made.sections["layers.0.a.x"] is made.sections["layers.0.b.y"]
+    assert made.sections["layers.0.a.x"] is not made.sections["layers.2.a.x"]
+    slots = torch.tensor([2, 0, 4, 2])
+    for name in shapes:
+        picked = made.sections[name].pick(slots)
+        assert picked.keys() == {other for other in shapes if other[:8] == name[:8]}
+        wanted = torch.stack([tensors[1][name], torch.zeros_like(tensors[0][name]), tensors[3][name], tensors[1][name]])
+        torch.testing.assert_close(picked[name], wanted, rtol=0, atol=0, equal_nan=True)
