@@ -36,8 +36,8 @@ def norm(x: Tensor, scale: Rows, shift: Rows, eps: float) -> Tensor:
     """Layer norm of x (R, T, D) with each row's own ``scale`` and ``shift`` (D,)."""
     size = x.shape[-1]
     # without weights a CPU takes twice as long; a GPU would have two kernels more to run
-    plain = () if x.is_cuda else (x.new_ones(size), x.new_zeros(size))
-    y = F.layer_norm(x, (size,), *plain, eps=eps)
+    ones, zeros = (None, None) if x.is_cuda else (x.new_ones(size), x.new_zeros(size))
+    y = F.layer_norm(x, (size,), ones, zeros, eps)
     return torch.addcmul(stacked(shift)[:, None], y, stacked(scale)[:, None])
 
 
