@@ -21,6 +21,7 @@ from av.container import InputContainer
 
 from adapters.errors import AudioTooLong, AudioTooShort, BrokenAudio, EmptyAudio, NoAudioTrack, NotAudio
 from app.containers import breaks_off, length_is_stated, looks_known, open_options
+from app.one_at_a_time import OneAtATime
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
@@ -33,6 +34,7 @@ _MAX_BAD_PACKETS = 200  # in a row
 _MAX_PLANES = 7  # PyAV finds the end of the planes by a null pointer, which FFmpeg sets behind up to 7 of them
 _PADDING_S = 0.1  # encoders pad and trim
 _FRAME_S = 0.01
+_DECODING = OneAtATime()
 
 Samples = npt.NDArray[np.float32]
 
@@ -60,7 +62,8 @@ class AudioSource:
             stream = _audio_stream(self._container)
             self._ends_at_s = self._stated_end(file, self._container, stream)
             self._blocks = _blocks(self._resampled(self._container, stream))
-            self._first: Samples | None = next(self._blocks, np.zeros(0, np.float32))
+            with _DECODING:
+                self._first: Samples | None = next(self._blocks, np.zeros(0, np.float32))
             if self._first.size == 0:
                 raise BrokenAudio("no samples in it: a header alone, or contents that cannot be decoded")
             if self._first.size < MIN_SAMPLES:
@@ -77,7 +80,10 @@ class AudioSource:
             if self._container is None:
                 raise StopIteration
             first, self._first = self._first, None
-            return next(self._blocks) if first is None else first
+            if first is not None:
+                return first
+            with _DECODING:
+                return next(self._blocks)
 
     def close(self) -> None:
         """Give back what FFmpeg holds; there are no further blocks."""
@@ -128,7 +134,9 @@ class AudioSource:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _mono(self, container: InputContainer, stream: AudioStream) -> Iterator[tuple[Samples, int]]:
-        """Checked samples and their rate, a frame at a time; silence where by the time stamps nothing was sent."""
+        """Checked samples and their rate, about a second at a time; silence where by the time stamps nothing was
+        sent."""
+        joined = _Joined()
         expected_s = (container.start_time or 0) / av.time_base
         for frame in self._frames(container, stream):
             rate = frame.sample_rate
@@ -139,18 +147,16 @@ class AudioSource:
                 # Opus may leave silence out; in anything else a gap is what got lost.
                 self.truncated |= self.duration_s > 0 and "opus" not in stream.codec_context.name
                 self.duration_s += missing_s
+                yield from joined.take()
                 missing = round(missing_s * rate)
                 for start in range(0, missing, rate):
                     yield np.zeros(min(rate, missing - start), np.float32), rate
-            samples = _mixed(frame)
-            self.duration_s += samples.size / rate
-            expected_s = (expected_s if frame.time is None else frame.time) + samples.size / rate
+            self.duration_s += frame.samples / rate
+            expected_s = (expected_s if frame.time is None else frame.time) + frame.samples / rate
             if self.duration_s > self._max_audio_s + _PADDING_S:
                 self._refuse_length()
-            # false for NaN too
-            if samples.size and not float(np.abs(samples).max()) <= _MAX_SAMPLE:
-                raise BrokenAudio("samples that are no numbers, infinite or far out of range; floats belong in -1..1")
-            yield samples, rate
+            yield from joined.add(frame)
+        yield from joined.take()
 
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
         """What can be decoded. Damage before the first frame is how many live recordings begin, and is passed over."""
@@ -179,6 +185,36 @@ class AudioSource:
         else:  # what cannot be decoded behind the stated end is a tag or other ballast
             ends_early = self.duration_s < self._ends_at_s - (_FRAME_S if doubtful else _PADDING_S)
         self.truncated = self.truncated or lost or ends_early
+
+
+class _Joined:
+    """Frames of one kind, put together up to about a second: a frame of Opus has 20 ms, and to handle each by itself
+    takes Python three times as long as FFmpeg takes to decode it."""
+
+    def __init__(self) -> None:
+        self._kind: object = None
+        self._fifo = av.AudioFifo()
+
+    def add(self, frame: AudioFrame) -> Iterator[tuple[Samples, int]]:
+        """What was held, if ``frame`` is of another kind or makes it enough."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate, frame.time_base)
+        if kind != self._kind or _too_many_planes(frame):
+            yield from self.take()
+            self._kind = kind
+        if _too_many_planes(frame):
+            yield _checked(_mixed(frame)), frame.sample_rate
+            return
+        frame.pts = None  # the time stamps were seen to; here frames follow one another
+        self._fifo.write(frame)
+        if self._fifo.samples >= frame.sample_rate:
+            yield from self.take()
+
+    def take(self) -> Iterator[tuple[Samples, int]]:
+        """What is held."""
+        if self._fifo.samples:
+            held, self._fifo = self._fifo.read(), av.AudioFifo()
+            assert held is not None
+            yield _checked(_mixed(held)), held.sample_rate
 
 
 class _Reader:
@@ -217,7 +253,7 @@ def _audio_stream(container: InputContainer) -> AudioStream:
 def _mixed(frame: AudioFrame) -> Samples:
     """The mean of the channels, as float32 in -1..1."""
     try:
-        if frame.format.is_planar and frame.layout.nb_channels > _MAX_PLANES:
+        if _too_many_planes(frame):
             packer = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
             frame = packer.resample(frame)[0]
         samples = frame.to_ndarray()  # (C, N) where planar, else (1, N * C)
@@ -232,6 +268,16 @@ def _mixed(frame: AudioFrame) -> Samples:
     if samples.dtype.kind in "ui":
         mono /= float(1 << (8 * samples.dtype.itemsize - 1))
     return mono
+
+
+def _too_many_planes(frame: AudioFrame) -> bool:
+    return frame.format.is_planar and frame.layout.nb_channels > _MAX_PLANES
+
+
+def _checked(samples: Samples) -> Samples:
+    if samples.size and not float(np.abs(samples).max()) <= _MAX_SAMPLE:  # false for NaN too
+        raise BrokenAudio("samples that are no numbers, infinite or far out of range; floats belong in -1..1")
+    return samples
 
 
 def _blocks(pieces: Iterator[Samples]) -> Iterator[Samples]:

@@ -1,11 +1,12 @@
 """What the host does for a request: the engine over a device that takes no time.
 
-    python -m benchmarks.host [--clips '1-2 s'] [--concurrency 64] [--requests 2000] [--rounds 5]
+    python -m benchmarks.host [--clips '1-2 s'] [--concurrency 64] [--requests 2000] [--rounds 5] [--http]
 
 Every clip goes through models/small once; from then on a forward gives what it gave then as soon as its batch was
 prepared. What is left is the engine's own: windows, queue, batches, threads, decoding. A GPU that is faster than that
 waits for its host, however fast it is. RTFx is seconds of audio a second, medians over the rounds with the least and
-the most; CPU time is of the whole process, its clients with it.
+the most; CPU time is of the whole process, its clients with it. With ``--http`` the recordings in examples/ are sent to
+the service in a process of its own, which decodes them; CPU time is of the clients alone.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
+import httpx
 import torch
+import uvicorn
 
 from adapters.bank import Seat
 from adapters.frontend import SAMPLE_RATE, pad
@@ -27,10 +32,12 @@ from app.engine.engine import Engine
 from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
 from app.engine.scheduler import GPU_BUDGET
+from app.main import create_app
 from app.service import make_engine
 from app.settings import Settings
-from benchmarks.clips import LENGTHS_S, cut
+from benchmarks.clips import LENGTHS_S, cut, read_recordings
 from benchmarks.server import ROOT
+from benchmarks.workload import closed_loop
 
 
 class Remembering(Runner):
@@ -74,9 +81,14 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--http", action="store_true", help="over HTTP, files in examples/ for clips")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rounds = asyncio.run(measure(given.clips, given.concurrency, given.requests, given.rounds))
+    if given.http:
+        given.clips = "examples/, over HTTP"
+        rounds = asyncio.run(measure_over_http(given.concurrency, given.requests, given.rounds))
+    else:
+        rounds = asyncio.run(measure(given.clips, given.concurrency, given.requests, given.rounds))
     rates = sorted(given.requests / one.wall_s for one in rounds)
     speeds = [one.audio_s / one.wall_s for one in rounds]
     each_ms = [1e3 * one.cpu_s / given.requests for one in rounds]
@@ -90,9 +102,7 @@ def main() -> None:
 
 async def measure(clips: str, concurrency: int, requests: int, rounds: int) -> list[Round]:
     """Closed-loop clients, in the languages of models/small by turns; the first round fills the memory, uncounted."""
-    settings = Settings.read(models=ROOT / "models/small", device="cpu", lanes=1, max_requests=concurrency, watch_s=0)
-    config = replace(make_engine(settings).config, budget=GPU_BUDGET, pace=None)
-    engine = RememberingEngine(config)
+    engine = _engine(_settings(concurrency))
     await engine.start()
     adapters, samples = list(engine.registry.snapshot.adapters.values()), cut(clips)
     pairs = len(adapters) * len(samples)
@@ -118,6 +128,59 @@ async def measure(clips: str, concurrency: int, requests: int, rounds: int) -> l
     found = [await one_round(requests) for _ in range(rounds)]
     await engine.drain()
     return found
+
+
+async def measure_over_http(concurrency: int, requests: int, rounds: int) -> list[Round]:
+    """The same over HTTP: each of the recordings in each of the languages."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = get_context("spawn").Process(target=_serve, args=(port, concurrency), daemon=True)
+    process.start()
+    recordings = read_recordings()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+            while not await _ready(client):
+                if not process.is_alive():
+                    raise RuntimeError("the service ended before it was ready")
+                await asyncio.sleep(0.2)
+            names = [one["name"] for one in (await client.get("/adapters")).json()["adapters"]]
+
+            async def send(number: int) -> None:
+                content = recordings[number % len(recordings)].content
+                answer = await client.post(f"/transcribe?adapter={names[number % len(names)]}", content=content)
+                answer.raise_for_status()
+
+            async def one_round(count: int) -> Round:
+                audio_s = sum(recordings[number % len(recordings)].seconds for number in range(count))
+                cpu = time.process_time()
+                wall_s, latencies = await closed_loop(send, count, concurrency)
+                return Round(audio_s, wall_s, time.process_time() - cpu, latencies)
+
+            await one_round(min(requests, len(names) * len(recordings)))
+            return [await one_round(requests) for _ in range(rounds)]
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def _ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health/ready")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _serve(port: int, concurrency: int) -> None:
+    torch.set_num_threads(1)
+    uvicorn.run(create_app(_settings(concurrency), make=_engine), port=port, log_level="warning")
+
+
+def _settings(concurrency: int) -> Settings:
+    return Settings.read(models=ROOT / "models/small", device="cpu", lanes=1, max_requests=concurrency, watch_s=0)
+
+
+def _engine(settings: Settings) -> Engine:
+    return RememberingEngine(replace(make_engine(settings).config, budget=GPU_BUDGET, pace=None))
 
 
 def _key(job: Job) -> object:
