@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
 
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
@@ -101,6 +107,7 @@ def run_ways(
     usual: PretrainConfig | None = None,
     languages: Sequence[str] = ("cs", "fr"),
     processes: int = 1,
+    at_once: int = 1,
     device: str = "cpu",
     announce: Callable[[str], None] = lambda line: None,
     on_made: Callable[[list[Made]], None] = lambda made: None,
@@ -108,48 +115,68 @@ def run_ways(
     """Run what ``notebook`` has no line of, runs in ``folder``; all lines of ``wanted``.
 
     ``also``: a manifest of synthetic speech, which the route of phones learns from. ``adapters``: how they are trained.
-    Raises what pretraining and training raise.
+    ``processes``: of each pretraining; ``at_once``: ways side by side, which share the cores. Raises what pretraining
+    and training raise.
     """
     lines = [line for _, line in read_json_lines(notebook)] if notebook.exists() else []
     made = [Made(**{**line, "updates": tuple(line["updates"])}) for line in lines if isinstance(line, dict)]
     data = clips_key(read_manifest(manifest))
+    threads = max(1, torch.get_num_threads() // at_once)
+    writing = Lock()
 
     def outcome_of(way: Way) -> Made | None:
         told = (way.name, data, adapters.steps)
         return next((one for one in made if (one.way, one.data, one.adapter_updates) == told), None)
 
-    for number, way in enumerate(wanted, start=1):
-        if outcome_of(way) is not None:
-            continue
+    def attempt(number: int, way: Way) -> None:
         announce(f"{number}/{len(wanted)} {way.name}")
         run = folder / way.name
         config = way.config(usual or PretrainConfig())
         source = [also] if also is not None and way.route == "phones" else []
-        run_processes(pretrain, (manifest, run / "run", run / "model/backbone", config, device, source), processes)
+        given = (manifest, run / "run", run / "model/backbone", config, device, source)
+        if at_once > 1 and processes == 1:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                process.submit(_pretrain, threads, given).result()
+        else:
+            run_processes(pretrain, given, processes)
         dev_cer, cer = {}, {}
         for language in languages:
-            outcome = apart(Trial(language, adapters), manifest, run / "model", run / "trials", device)
+            share = threads if at_once > 1 else None
+            outcome = apart(Trial(language, adapters), manifest, run / "model", run / "trials", device, share)
             dev_cer[language], cer[language] = outcome.dev_cer, outcome.cer
-        made.append(
-            Made(
-                way=way.name,
-                route=way.route,
-                updates=way.updates,
-                lr=way.lr,
-                seed=way.seed,
-                data=data,
-                adapter_updates=adapters.steps,
-                audio_s=sum(way.updates) * way.batch_s,
-                seconds=round(step_seconds(run / "run/progress.jsonl"), 1),
-                dev_cer=dev_cer,
-                cer=cer,
-                halfway=way.halfway,
-            )
+        found = Made(
+            way=way.name,
+            route=way.route,
+            updates=way.updates,
+            lr=way.lr,
+            seed=way.seed,
+            data=data,
+            adapter_updates=adapters.steps,
+            audio_s=sum(way.updates) * way.batch_s,
+            seconds=round(step_seconds(run / "run/progress.jsonl"), 1),
+            dev_cer=dev_cer,
+            cer=cer,
+            halfway=way.halfway,
         )
-        write_json_lines(notebook, (asdict(one) for one in made))
+        with writing:
+            made.append(found)
+            write_json_lines(notebook, (asdict(one) for one in made))
         shutil.rmtree(run, ignore_errors=True)
-        on_made([one for one in map(outcome_of, wanted) if one is not None])
+
+    missing = [(number, way) for number, way in enumerate(wanted, start=1) if outcome_of(way) is None]
+    side_by_side = ThreadPoolExecutor(at_once)
+    try:
+        for attempted in as_completed([side_by_side.submit(attempt, *one) for one in missing]):
+            attempted.result()
+            on_made([one for one in map(outcome_of, wanted) if one is not None])
+    finally:
+        side_by_side.shutdown(cancel_futures=True)
     return [one for one in map(outcome_of, wanted) if one is not None]
+
+
+def _pretrain(threads: int, given: tuple[Any, ...]) -> None:
+    torch.set_num_threads(threads)
+    pretrain(*given)
 
 
 def table(made: Iterable[Made]) -> str:

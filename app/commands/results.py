@@ -80,6 +80,7 @@ def routes_command(
     steps: Annotated[int, typer.Option(min=1, help="Updates of each adapter.")] = 200,
     lang: Annotated[str, typer.Option(help="Languages whose adapters decide, separated by commas.")] = "cs,fr",
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
+    at_once: Annotated[int, typer.Option(min=1, help="Ways side by side, which share the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Compare ways to a small backbone at equal compute, by what adapters make of it: hours on a CPU.
@@ -118,6 +119,7 @@ def routes_command(
             TrainConfig(size=64, layers=PretrainConfig().shape.layers, steps=steps, lr=2e-3),
             languages=listed(lang),
             processes=processes,
+            at_once=at_once,
             device=device,
             announce=lambda line: typer.echo(line, err=True),
             on_made=write,

@@ -47,8 +47,8 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
         tones,
         None,
         tmp_path / "runs",
-        tmp_path / "routes.jsonl",
-        replace(SHORT, steps=2, layers=2),
+        notebook=tmp_path / "routes.jsonl",
+        adapters=replace(SHORT, steps=2, layers=2),
         usual=PretrainConfig(shape=SHAPE, units=8),
         languages=("es",),
     )
@@ -63,6 +63,8 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
     again = run(announce=told.append)
     assert again == made
     assert len(told) == 1
+    beside = run(notebook=tmp_path / "beside.jsonl", at_once=2)
+    assert [replace(one, seconds=0.0) for one in beside] == [replace(one, seconds=0.0) for one in made]
 
 
 def test_the_table_takes_the_better_learning_rate():
