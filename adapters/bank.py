@@ -32,7 +32,7 @@ from adapters.shapes import head_shapes, method_shapes, norm_shapes, sites
 from adapters.streams import Turns
 
 HEAD_CLASS = 16
-_FEW = 2
+_FEW = 2  # kinds of norms, which cost a batch little
 
 Slot = tuple[PoolKey, int]
 PoolName = tuple[PoolKey, int]

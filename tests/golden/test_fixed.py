@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adapters.bank import Bank, Seat
-from adapters.config import BackboneSize
+from adapters.config import AdapterConfig, BackboneSize, top_layers
 from adapters.ctc import best_tokens
 from adapters.encoder import Encoder, Frames
 from adapters.frontend import PaddedAudio, few_widths, pad
@@ -105,3 +105,29 @@ def test_zeros_for_weights_leave_a_row_as_it_is(name):
         shapes = METHODS[name].shapes(config, place, BackboneSize(48, 4, 48))
         zeros = {key: torch.zeros(2, *shape) for key, shape in shapes.items()}
         torch.testing.assert_close(METHODS[name].many(x, x, zeros), x, rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_cheap_adapters_act_on_all_rows_so_that_batches_are_of_one_kind(encoder):
+    """Each row still says what it says alone, and a graph does whichever of them its rows wear; dear ones are told
+    apart."""
+    layers = top_layers(encoder.layer_count, 2)
+    small = [
+        AdapterConfig("bottleneck", 4, layers, "adapted", 24),
+        AdapterConfig("bottleneck", 2, layers, "none", 24),
+        AdapterConfig("lora", 2, layers, "none", 24),
+    ]
+    bank = Bank(encoder.size, limit=4)
+    adapters = [perturbed_adapter(config, encoder, seed) for seed, config in enumerate(small)]
+    seats = [bank.seat(adapter.config, adapter.tensors()) for adapter in adapters]
+    kinds = {bank.dress_fixed([seats[number] for number in wearing], ROWS).kind for wearing in ([0], [1], [2], [2, 0])}
+    assert len(kinds) == 1
+    for wearing in ([1], [2], [1, 2, 0]):
+        worn = bank.dress_fixed([seats[number] for number in wearing], ROWS)
+        logits = encoder.top(trunk(encoder, len(wearing), worn.lowest_layer), worn)
+        for row, number in enumerate(wearing):
+            expected = encoder(pad([CLIPS[row]]), bank.dress([seats[number]]))[0, :, :24]
+            torch.testing.assert_close(logits[row, : len(expected), :24], expected, **CLOSE)
+    dear = perturbed_adapter(AdapterConfig("bottleneck", encoder.size.hidden, layers, "none", 24), encoder, 3)
+    seats.append(bank.seat(dear.config, dear.tensors()))
+    assert bank.dress_fixed([seats[1]], ROWS).kind != bank.dress_fixed([seats[3]], ROWS).kind
