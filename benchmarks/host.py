@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -36,7 +34,7 @@ from app.main import create_app
 from app.service import make_engine
 from app.settings import Settings
 from benchmarks.clips import LENGTHS_S, cut, read_recordings
-from benchmarks.server import ROOT
+from benchmarks.server import ROOT, serving
 from benchmarks.workload import closed_loop
 
 
@@ -82,11 +80,16 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--http", action="store_true", help="over HTTP, files in examples/ for clips")
+    parser.add_argument("--port", type=int, help="only serve there, without end: what --http starts")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.port is not None:
+        uvicorn.run(create_app(_settings(given.concurrency), make=_engine), port=given.port, log_level="warning")
+        return
     if given.http:
         given.clips = "examples/, over HTTP"
-        rounds = asyncio.run(measure_over_http(given.concurrency, given.requests, given.rounds))
+        with serving("--concurrency", str(given.concurrency), command=["benchmarks.host"]) as base:
+            rounds = asyncio.run(measure_over_http(base, given.concurrency, given.requests, given.rounds))
     else:
         rounds = asyncio.run(measure(given.clips, given.concurrency, given.requests, given.rounds))
     rates = sorted(given.requests / one.wall_s for one in rounds)
@@ -130,49 +133,25 @@ async def measure(clips: str, concurrency: int, requests: int, rounds: int) -> l
     return found
 
 
-async def measure_over_http(concurrency: int, requests: int, rounds: int) -> list[Round]:
-    """The same over HTTP: each of the recordings in each of the languages."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = get_context("spawn").Process(target=_serve, args=(port, concurrency), daemon=True)
-    process.start()
+async def measure_over_http(base: str, concurrency: int, requests: int, rounds: int) -> list[Round]:
+    """The same over HTTP, from the service at ``base``: each of the recordings in each of the languages."""
     recordings = read_recordings()
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
-            while not await _ready(client):
-                if not process.is_alive():
-                    raise RuntimeError("the service ended before it was ready")
-                await asyncio.sleep(0.2)
-            names = [one["name"] for one in (await client.get("/adapters")).json()["adapters"]]
+    async with httpx.AsyncClient(base_url=base, timeout=600) as client:
+        names = [one["name"] for one in (await client.get("/adapters")).json()["adapters"]]
 
-            async def send(number: int) -> None:
-                content = recordings[number % len(recordings)].content
-                answer = await client.post(f"/transcribe?adapter={names[number % len(names)]}", content=content)
-                answer.raise_for_status()
+        async def send(number: int) -> None:
+            content = recordings[number % len(recordings)].content
+            answer = await client.post(f"/transcribe?adapter={names[number % len(names)]}", content=content)
+            answer.raise_for_status()
 
-            async def one_round(count: int) -> Round:
-                audio_s = sum(recordings[number % len(recordings)].seconds for number in range(count))
-                cpu = time.process_time()
-                wall_s, latencies = await closed_loop(send, count, concurrency)
-                return Round(audio_s, wall_s, time.process_time() - cpu, latencies)
+        async def one_round(count: int) -> Round:
+            audio_s = sum(recordings[number % len(recordings)].seconds for number in range(count))
+            cpu = time.process_time()
+            wall_s, latencies = await closed_loop(send, count, concurrency)
+            return Round(audio_s, wall_s, time.process_time() - cpu, latencies)
 
-            await one_round(min(requests, len(names) * len(recordings)))
-            return [await one_round(requests) for _ in range(rounds)]
-    finally:
-        process.terminate()
-        process.join()
-
-
-async def _ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/health/ready")).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def _serve(port: int, concurrency: int) -> None:
-    torch.set_num_threads(1)
-    uvicorn.run(create_app(_settings(concurrency), make=_engine), port=port, log_level="warning")
+        await one_round(min(requests, len(names) * len(recordings)))
+        return [await one_round(requests) for _ in range(rounds)]
 
 
 def _settings(concurrency: int) -> Settings:

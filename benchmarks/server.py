@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,17 +19,23 @@ _START_S = 300
 
 
 @contextlib.contextmanager
-def serving(*options: str, log: IO[str] | None = None, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def serving(
+    *options: str,
+    log: IO[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("app.cli", "serve"),
+) -> Iterator[str]:
     """`tongues serve OPTIONS` on a free port until the block ends: its address, once it is ready.
 
-    ``log``: where it writes; this process' own output, if left out. Raises ``RuntimeError`` when it ends before it is
+    ``log``: where it writes; this process' own output, if left out. ``command``: a module and its arguments that serve
+    in its place and take ``--port`` as it does. Raises ``RuntimeError`` when it ends before it is
     ready, or is not within five minutes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *options]
+    called = [sys.executable, "-m", *command, "--port", str(port), *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+    process = subprocess.Popen(called, cwd=ROOT, stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:
         _await_ready(process, address)
