@@ -44,7 +44,7 @@ from app.engine.lanes import Lanes, Step
 from app.engine.permits import Permits
 from app.engine.publishing import Publishing
 from app.engine.residency import Residency
-from app.engine.runner import Runner
+from app.engine.runner import Runner, noise
 from app.engine.scheduler import Scheduler
 from app.engine.searches import Searches
 from app.engine.telling import Telling, among_named, any_language
@@ -262,5 +262,4 @@ class Engine:
 
     async def _try_out(self, adapter: RegisteredAdapter) -> None:
         """A forward with this adapter. Raises :class:`~adapters.errors.TonguesError` where that cannot be."""
-        noise = np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
-        await self.transcribe(adapter, [noise], request_id=f"trial-{next(self._ids)}")
+        await self.transcribe(adapter, [noise(2 * SAMPLE_RATE)], request_id=f"trial-{next(self._ids)}")

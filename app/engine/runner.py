@@ -106,7 +106,7 @@ class Runner:
     def trial_s(self, rows: int) -> float:
         """The seconds of a forward of ``rows`` rows of noise that wear nothing, run as serving will run it: of a graph
         where there are graphs, since kernel by kernel a deep backbone on a GPU takes as long as Python does."""
-        windows = [*cut([_noise(round(TRIAL_S * SAMPLE_RATE))], self._geometry)] * rows
+        windows = [*cut([noise(round(TRIAL_S * SAMPLE_RATE))], self._geometry)] * rows
         for _ in range(self.recogniser.settled):
             bare = self._give(self.recogniser.bare, self.recogniser.prepare(windows))
             bare.result()
@@ -116,11 +116,11 @@ class Runner:
         """Noise in each of ``shapes`` (rows, samples a row), row i in ``seats[i]`` and over again, until all later
         batches of the shape go as fast as they ever will. Stops when ``within_s`` are over: how many it got through."""
         until = time.monotonic() + within_s
-        noise = _noise(max(width for _, width in shapes))
+        heard = noise(max(width for _, width in shapes))
         for number, (rows, width) in enumerate(shapes):
             if time.monotonic() > until:
                 return number
-            windows = [Window(0, noise[:width], 0, self._geometry.frames(width))] * rows
+            windows = [Window(0, heard[:width], 0, self._geometry.frames(width))] * rows
             worn = [seats[row % len(seats)] for row in range(rows)]
             for _ in range(self.recogniser.settled - 1):
                 audio = self.recogniser.prepare(windows)
@@ -146,7 +146,8 @@ class Runner:
         return self._device_thread.submit(launch, *given, **also).result()
 
 
-def _noise(samples: int) -> np.ndarray:
+def noise(samples: int) -> np.ndarray:
+    """The same every time, (N,) float32: what is run where there is nothing to hear."""
     return np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
 
 
