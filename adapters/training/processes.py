@@ -7,7 +7,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
@@ -38,6 +39,18 @@ def run_processes(function: Callable[..., object], args: tuple[Any, ...], count:
         if said.empty():
             raise
         raise TonguesError(said.get()) from None
+
+
+def side_by_side(attempt: Callable[..., object], given: Iterable[tuple[Any, ...]], at_once: int) -> Iterator[None]:
+    """Call ``attempt(*one)`` for each of ``given`` in a thread, ``at_once`` of them at a time; yields as each ends.
+    Raises what one raises; what was not begun by then is not."""
+    threads = ThreadPoolExecutor(at_once)
+    try:
+        for attempted in as_completed([threads.submit(attempt, *one) for one in given]):
+            attempted.result()
+            yield
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _process(

@@ -11,7 +11,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from adapters.backbone import fingerprint, read_config
 from adapters.training.bootstrap import Edits
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
+from adapters.training.processes import side_by_side
 from adapters.training.progress import step_seconds
 from adapters.training.results_grid import Trial, trials, tuning
 from adapters.training.train import train
@@ -127,13 +128,8 @@ def run_trials(
 
         done = notebook.outcomes
         missing = [(number, trial) for number, trial in enumerate(wanted, start=1) if trial.name not in done]
-        side_by_side = ThreadPoolExecutor(at_once)
-        try:
-            for attempted in as_completed([side_by_side.submit(attempt, *one) for one in missing]):
-                attempted.result()
-                on_outcome()
-        finally:
-            side_by_side.shutdown(cancel_futures=True)
+        for _ in side_by_side(attempt, missing, at_once):
+            on_outcome()
         return {trial.name: notebook.outcomes[trial.name] for trial in wanted}
 
     tried = carry_out(tuning(usual, layers))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, Halfway, PretrainConfig, Stage, StageConfig
-from adapters.training.processes import run_processes
+from adapters.training.processes import run_processes, side_by_side
 from adapters.training.progress import step_seconds
 from adapters.training.results import apart
 from adapters.training.results_grid import Trial
@@ -164,13 +164,8 @@ def run_ways(
         shutil.rmtree(run, ignore_errors=True)
 
     missing = [(number, way) for number, way in enumerate(wanted, start=1) if outcome_of(way) is None]
-    side_by_side = ThreadPoolExecutor(at_once)
-    try:
-        for attempted in as_completed([side_by_side.submit(attempt, *one) for one in missing]):
-            attempted.result()
-            on_made([one for one in map(outcome_of, wanted) if one is not None])
-    finally:
-        side_by_side.shutdown(cancel_futures=True)
+    for _ in side_by_side(attempt, missing, at_once):
+        on_made([one for one in map(outcome_of, wanted) if one is not None])
     return [one for one in map(outcome_of, wanted) if one is not None]
 
 
