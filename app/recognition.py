@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from adapters.decoding import GREEDY, Decoding
 from adapters.errors import BankFull, LanguageRequired
-from app.audio import AudioSource
+from app.audio.pool import Decoders, Recording
 from app.errors import BadCombination, BadParameter, ClientGone
 from app.formats import Told, Tried
 from app.metrics import AUDIO_SECONDS, TRUNCATED
@@ -82,9 +82,9 @@ async def recognise(
     Raises :class:`~adapters.errors.AudioError` of every kind, what :meth:`Engine.hear` does, and :class:`ClientGone`,
     by which the engine drops what is left of the work.
     """
-    settings, trace = service_of(request).settings, trace_of(request)
+    service, trace = service_of(request), trace_of(request)
     with engine.holding(*adapters):
-        async with _opened(file, settings.max_audio_s, request) as audio:
+        async with _opened(service.decoders, file, service.settings.max_audio_s, request) as audio:
             with trace.stage("engine"):
                 work = engine.hear(adapters, audio, request_id=trace.job_id, decoding=decoding)
                 answer = await _unless_gone(request, work)
@@ -117,13 +117,13 @@ def told_of(answer: Answer, *, truncated: bool, request_id: str) -> Told:
 
 
 @asynccontextmanager
-async def _opened(file: BinaryIO, max_audio_s: float, request: Request) -> AsyncIterator[AudioSource]:
+async def _opened(decoders: Decoders, file: BinaryIO, max_audio_s: float, request: Request) -> AsyncIterator[Recording]:
     with trace_of(request).stage("open"):
-        audio = await to_thread.run_sync(lambda: AudioSource(file, max_audio_s=max_audio_s))
+        audio = await to_thread.run_sync(lambda: decoders.open(file, max_audio_s=max_audio_s))
     try:
         yield audio
     finally:
-        await to_thread.run_sync(audio.close)  # waits for a block that is being decoded, so not on the loop
+        await to_thread.run_sync(audio.close)  # waits for what is being decoded, so not on the loop
 
 
 async def _unless_gone(request: Request, work: Coroutine[None, None, T]) -> T:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from adapters.errors import BackboneError, Draining, TonguesError
+from app.audio.pool import Decoders
 from app.cores import usable_cores
 from app.errors import Starting
 from app.metrics import record_step
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _GPU_STEP_S, _GPU_SINGLES = 0.02, 2.0
 _GPU_WINDOWS = 8  # of a recording, decoded as many at a time: two batches of four rows where it is alone
+_CORES_A_DECODER = 4
 _LOG = logging.getLogger("tongues")
 
 
@@ -85,6 +87,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.started_at = int(time.time())
+        self.decoders = Decoders(settings.decoders or max(1, usable_cores() // _CORES_A_DECODER))
         self._make = make
         self._on_failure = on_failure
         self._engine: Engine | None = None
@@ -95,6 +98,7 @@ class Service:
     async def start(self) -> None:
         """Load and warm up. A failure is kept, logged and told by :meth:`health`; it is not raised."""
         begin = time.perf_counter()
+        self.decoders.start()
         try:
             engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
             self._starting = engine
@@ -127,6 +131,7 @@ class Service:
         self._draining = True
         if self._engine is not None:
             await self._engine.drain()
+        await asyncio.to_thread(self.decoders.close)
 
     @property
     def failed(self) -> bool:

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         default=None, ge=1, description="forwards side by side; a GPU has one, a CPU one for each core if unset"
     )
     threads: int | None = Field(default=None, ge=1, description="of each lane on a CPU; its share of cores if unset")
+    decoders: int | None = Field(
+        default=None, ge=1, description="processes that decode audio; one for every four cores if unset"
+    )
     device_slots: int = Field(default=64, ge=1, description="adapters on the device at once")
     host_bytes: int = Field(default=1 << 30, ge=0, description="adapters kept in memory that no request needs")
     pinned: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -85,7 +85,7 @@ def _clips(path: Path, geometry: Geometry) -> list[np.ndarray]:
     """
     from adapters.errors import DataError
     from adapters.windows import cut
-    from app.audio import AudioSource
+    from app.audio.source import AudioSource
 
     files = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES) if path.is_dir() else [path]
     if not files or not path.exists():

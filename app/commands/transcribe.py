@@ -44,7 +44,7 @@ def transcribe_command(
 
 
 async def _transcribed(settings: Settings, path: Path, query: TranscribeQuery) -> Told:
-    from app.audio import AudioSource
+    from app.audio.source import AudioSource
     from app.recognition import choose, decoding_of, told_of
     from app.service import make_engine
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adapters.errors import AudioTooLong, AudioTooShort, BrokenAudio, EmptyAudio, NoAudioTrack, NotAudio
-from app.audio import AudioSource
+from app.audio.source import AudioSource
 from tests.app.recordings import KINDS, encoded, long_silence, recording, tone, video, wav, with_sizes
 
 

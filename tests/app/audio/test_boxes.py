@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from adapters.errors import AudioError, BrokenAudio, NoAudioTrack
-from app.audio import AudioSource
-from app.boxes import MAX_ENTRIES
-from app.containers import breaks_off
+from app.audio.boxes import MAX_ENTRIES
+from app.audio.containers import breaks_off
+from app.audio.source import AudioSource
 from tests.app.mp4 import FTYP, box, mulaw, mvhd, table, trak
 from tests.app.recordings import encoded, recording, tone, video
 

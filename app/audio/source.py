@@ -20,8 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from adapters.errors import AudioTooLong, AudioTooShort, BrokenAudio, EmptyAudio, NoAudioTrack, NotAudio
-from app.containers import breaks_off, length_is_stated, looks_known, open_options
-from app.one_at_a_time import OneAtATime
+from app.audio.containers import breaks_off, length_is_stated, looks_known, open_options
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
@@ -34,7 +33,6 @@ _MAX_BAD_PACKETS = 200  # in a row
 _MAX_PLANES = 7  # PyAV finds the end of the planes by a null pointer, which FFmpeg sets behind up to 7 of them
 _PADDING_S = 0.1  # encoders pad and trim
 _FRAME_S = 0.01
-_DECODING = OneAtATime()
 
 Samples = npt.NDArray[np.float32]
 
@@ -62,8 +60,7 @@ class AudioSource:
             stream = _audio_stream(self._container)
             self._ends_at_s = self._stated_end(file, self._container, stream)
             self._blocks = _blocks(self._resampled(self._container, stream))
-            with _DECODING:
-                self._first: Samples | None = next(self._blocks, np.zeros(0, np.float32))
+            self._first: Samples | None = next(self._blocks, np.zeros(0, np.float32))
             if self._first.size == 0:
                 raise BrokenAudio("no samples in it: a header alone, or contents that cannot be decoded")
             if self._first.size < MIN_SAMPLES:
@@ -82,8 +79,7 @@ class AudioSource:
             first, self._first = self._first, None
             if first is not None:
                 return first
-            with _DECODING:
-                return next(self._blocks)
+            return next(self._blocks)
 
     def close(self) -> None:
         """Give back what FFmpeg holds; there are no further blocks."""
@@ -197,7 +193,7 @@ class _Joined:
 
     def add(self, frame: AudioFrame) -> Iterator[tuple[Samples, int]]:
         """What was held, if ``frame`` is of another kind or makes it enough."""
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate, frame.time_base)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind != self._kind or _too_many_planes(frame):
             yield from self.take()
             self._kind = kind
@@ -205,7 +201,11 @@ class _Joined:
             yield _checked(_mixed(frame)), frame.sample_rate
             return
         frame.pts = None  # the time stamps were seen to; here frames follow one another
-        self._fifo.write(frame)
+        try:
+            self._fifo.write(frame)
+        except ValueError:  # time is counted otherwise from here on
+            yield from self.take()
+            self._fifo.write(frame)
         if self._fifo.samples >= frame.sample_rate:
             yield from self.take()
 

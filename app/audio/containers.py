@@ -14,7 +14,7 @@ import av
 import av.codec
 
 from adapters.errors import BrokenAudio
-from app.boxes import boxes_break_off
+from app.audio.boxes import boxes_break_off
 
 # Playlists and the like (hls, dash, concat, sdp, image2) open what they name; raw formats would take any bytes.
 DEMUXERS = (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import AudioError
-from app.audio import AudioSource
-from app.containers import breaks_off, open_options
+from app.audio.containers import breaks_off, open_options
+from app.audio.source import AudioSource
 from tests.app.recordings import KINDS, recording, tone, video, wav
 
 SEEDS = {kind: recording(kind, 0.4) for kind in KINDS}
