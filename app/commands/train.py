@@ -36,11 +36,15 @@ def train_command(
     ] = True,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Train on so much of the clips at most.")] = None,
+    telephone: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the varied clips, those sent through a telephone line.")
+    ] = 0.15,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores or GPUs.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train and publish an adapter for each language; started again, it goes on where it stopped."""
+    from dataclasses import replace
     from functools import partial
     from typing import cast
 
@@ -72,6 +76,7 @@ def train_command(
             sources=tuple(listed(source)),
             minutes=minutes,
             patience=patience,
+            augmentation=replace(TrainConfig().augmentation, telephone=telephone),
             seed=seed,
         )
         for tag in tags:

@@ -1,0 +1,45 @@
+"""`tongues train` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from tests.adapters.training.tones import write_corpus
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("tones"), counts={"train": 4, "dev": 2, "test": 2})
+
+
+def train(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_it_publishes_an_adapter_whose_record_says_how_it_was_made(manifest, model_folder, tmp_path):
+    models = tmp_path / "mine"
+    shutil.copytree(model_folder / "backbone", models / "backbone")
+    options = ["--data", manifest, "--models", models, "--run", tmp_path / "run", "--lang", "es", "--name", "es-phone"]
+    result = train(*options, "--bottleneck", 4, "--steps", 2, "--lr", 1e-3, "--telephone", 0.5, "--minutes", 0.1)
+    assert result.exit_code == 0, result.output
+    assert "test CER" in result.stdout
+    training = json.loads((models / "adapters/es-phone/adapter.json").read_text())["training"]
+    assert training["config"]["size"] == 4
+    assert training["config"]["steps"] == 2
+    assert training["config"]["augmentation"]["telephone"] == 0.5
+    assert training["config"]["augmentation"]["speed"] == 0.15
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [(["--norms", "most"], "--norms takes"), (["--method", "prompt"], "--method takes")]
+)
+def test_what_goes_wrong_is_told_in_one_line(manifest, model_folder, option, told):
+    result = train("--data", manifest, "--models", model_folder, "--lang", "es", *option)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {told}")
