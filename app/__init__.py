@@ -1,7 +1,7 @@
 """What exists because there are concurrent HTTP requests. The life of one:
 
 routes/transcribe.py   which adapter, and which version of it, does ``lang`` mean? Bound here, for all of its windows
-audio/                 bytes -> blocks of 16 kHz mono float32, in a process beside; what is none, or too long, is refused
+audio/                 bytes -> blocks of 16 kHz mono float32, in a process beside; what is none or too long is refused
 windows.py             blocks -> windows, cut at pauses, lazily: an hour never lies in memory whole
 engine/scheduler.py    windows of all requests -> a batch, under a budget of padded frames
 engine/residency.py    every adapter of the batch holds a seat
