@@ -64,7 +64,9 @@ models: $(VENV)/.installed-dev  ## rebuild the model in models/ from the recordi
 	$(BIN)/tongues pretrain --out runs/spliced --also $(SPLICED) --also-share 0.35 $(ON_A_GPU)
 	$(BIN)/tongues backbone average runs/both/backbone runs/spliced/backbone --out $(MODEL)/backbone
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
-	  --lang en,es,fr,it,ru,cs,nl --bottleneck 32 --steps 300 --lr 5e-4
+	  --lang en,es,fr,it,ru,nl --bottleneck 32 --steps 300 --lr 5e-4
+	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
+	  --lang cs --bottleneck 32 --steps 300 --lr 5e-4 --telephone 0.5
 	$(BIN)/tongues train --data $(CORPUS)/manifest.jsonl --models $(MODEL) \
 	  --lang ro,bg,el,be,ca,da --bottleneck 16 --steps 200 --lr 1e-3
 	$(BIN)/tongues train --data $(SYNTHETIC) --models $(MODEL) --lang de --bottleneck 16 --steps 300 --lr 1e-3
