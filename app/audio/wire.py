@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _HEAD = struct.Struct("!II")  # bytes of the fields, and behind them
+_MOST_BYTES = 16 << 20
 
 
 class Message(NamedTuple):
@@ -35,12 +36,15 @@ def send(channel: socket.socket, fields: Mapping[str, Any], content: bytes | mem
 
 
 def receive(channel: socket.socket) -> Message:
-    """The next message. Raises ``EOFError`` where there is none, or only a part of one, and ``OSError``."""
+    """The next message. Raises ``EOFError`` where there is none, or only a part of one, ``OSError``, and ``ValueError``
+    for what is no message."""
     head, files, _, _ = socket.recv_fds(channel, _HEAD.size, 1)
     head += _exactly(channel, _HEAD.size - len(head)) if head else b""
     if not head:
         raise EOFError
     fields, behind = _HEAD.unpack(head)
+    if max(fields, behind) > _MOST_BYTES:
+        raise ValueError(f"a message of {fields} and {behind} bytes")
     return Message(json.loads(bytes(_exactly(channel, fields))), _exactly(channel, behind), *files)
 
 

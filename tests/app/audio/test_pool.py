@@ -256,6 +256,32 @@ def test_a_process_that_does_not_start_is_not_the_files_fault() -> None:
     decoders.close()
 
 
+@pytest.mark.parametrize("answers", [b"\xff" * 64, b"\0\0\0\2\0\0\0\0no"])
+def test_a_process_that_answers_nonsense_is_replaced(answers: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    program = f"""
+        import socket, sys
+        channel = socket.socket(fileno=int(sys.argv[1]))
+        channel.sendall(b"\\0\\0\\0\\2\\0\\0\\0\\0{{}}")
+        channel.recv(4)
+        channel.sendall({answers!r})
+        channel.recv(1 << 20, socket.MSG_WAITALL)
+    """
+    decoders = Decoders(1, [sys.executable, "-c", textwrap.dedent(program)])
+    assert isinstance(refused(decoders, recording("opus")), BrokenAudio)
+    assert caplog.text.count("what was not asked") == 2
+    decoders.close()
+
+
+def test_closed_while_they_start_nobody_is_told_that_they_do_not() -> None:
+    decoders, found = Decoders(1, [sys.executable, "-c", "import time; time.sleep(60)"]), list[Exception]()
+    asking = threading.Thread(target=lambda: found.append(refused(decoders, recording("opus"))))
+    asking.start()
+    wait_until(lambda: decoders._processes and decoders._processes[0].waiting)
+    decoders.close()
+    asking.join(timeout=20)
+    assert [type(error) for error in found] == [Draining]
+
+
 def test_closed_it_takes_nothing_and_its_processes_end() -> None:
     decoders = Decoders(2)
     decoders.start()

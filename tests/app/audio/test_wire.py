@@ -30,6 +30,14 @@ def test_fields_content_and_file_come_through() -> None:
             assert received.read() == b"what lies in it"
 
 
+def test_what_is_no_message_is_not_waited_for() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        here.sendall(b"\xff" * 8)
+        with pytest.raises(ValueError, match="a message of"):
+            receive(there)
+
+
 @pytest.mark.parametrize("sent", [0, 3, 8, 9, 15])
 def test_an_end_and_half_a_message(sent: int) -> None:
     here, there = socket.socketpair()
