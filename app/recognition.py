@@ -12,7 +12,8 @@ from starlette.requests import Request
 
 from adapters.decoding import GREEDY, Decoding
 from adapters.errors import BankFull, LanguageRequired
-from app.audio.pool import Decoders, Recording
+from app.audio.pool import Decoders
+from app.audio.recording import Recording
 from app.errors import BadCombination, BadParameter, ClientGone
 from app.formats import Told, Tried
 from app.metrics import AUDIO_SECONDS, TRUNCATED

@@ -27,8 +27,9 @@ from adapters.errors import (
     NoAudioTrack,
     NotAudio,
 )
-from app.audio.pool import Decoders, Recording
+from app.audio.pool import Decoders
 from app.audio.process import AT_ONCE_SAMPLES
+from app.audio.recording import Recording
 from app.audio.source import AudioSource
 from app.metrics import DECODERS_LOST
 from tests.app.live import wait_until
