@@ -21,7 +21,7 @@ STAGE_SECONDS = Histogram(
 ERRORS = Counter("tongues_errors_total", "Errors told to clients, by code.", ["code"])
 UPLOAD_BYTES = Counter("tongues_upload_bytes_total", "Bytes of audio received.")
 AUDIO_SECONDS = Counter("tongues_audio_seconds_total", "Audio transcribed.", ["language"])
-DECODERS_LOST = Counter("tongues_decoders_lost_total", "Processes that ended over a recording they decoded.")
+DECODERS_LOST = Counter("tongues_decoders_lost_total", "Processes that decode audio and ended unasked.")
 TRUNCATED = Counter("tongues_truncated_total", "Recordings that broke off or lost parts.")
 
 READY = Gauge("tongues_ready", "1 once the model is warm.")
