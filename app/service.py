@@ -98,8 +98,8 @@ class Service:
     async def start(self) -> None:
         """Load and warm up. A failure is kept, logged and told by :meth:`health`; it is not raised."""
         begin = time.perf_counter()
-        self.decoders.start()
         try:
+            self.decoders.start()
             engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
             self._starting = engine
             if not self._draining:
