@@ -11,11 +11,18 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from adapters.errors import Draining
 from app.audio.child import DecodingProcess
 from app.audio.recording import Recording
+
+_OURS = str(Path(__file__).parents[2])
+_COMMAND = (  # the code that runs here, whatever `app` lies in the folder from which the service was started
+    *(sys.executable, "-P", "-c"),
+    f"import sys; sys.path.insert(0, {_OURS!r}); from app.audio.process import main; main()",
+)
 
 
 class Decoders:
@@ -24,7 +31,7 @@ class Decoders:
     ``command``: what they run, to which the number of their socket is added.
     """
 
-    def __init__(self, count: int, command: Sequence[str] = (sys.executable, "-m", "app.audio.process")) -> None:
+    def __init__(self, count: int, command: Sequence[str] = _COMMAND) -> None:
         self._books = threading.Lock()
         self._count, self._command = count, command
         self._processes: list[DecodingProcess] = []

@@ -1,4 +1,4 @@
-"""A process that decodes: ``python -m app.audio.process DESCRIPTOR``, which pool.py starts.
+"""A process that decodes, which pool.py starts: :func:`main`, told the descriptor of its socket.
 
 It holds many recordings open and does what it is asked one thing after another, a few seconds of audio each time, so
 that no recording waits for another's end. A hostile file that takes too long, or all memory, ends this process and not
@@ -147,7 +147,3 @@ def main() -> None:
         send(channel, {"ready": True})
         while True:
             send(channel, *decoder.answer(receive(channel)))
-
-
-if __name__ == "__main__":
-    main()

@@ -144,6 +144,19 @@ def test_a_process_that_answers_nonsense_is_replaced(answers: bytes, caplog: pyt
     decoders.close()
 
 
+def test_another_app_in_the_folder_where_the_service_starts_is_not_theirs(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/__init__.py").write_text("raise RuntimeError('not ours')")
+    (tmp_path / "clip.flac").write_bytes(recording("flac", 2.0))
+    program = """
+        from app.audio.pool import Decoders
+        with open("clip.flac", "rb") as file, Decoders(1).open(file, max_audio_s=60) as heard:
+            print(sum(block.size for block in heard))
+    """
+    called = [sys.executable, "-P", "-c", textwrap.dedent(program)]  # as the script `tongues`: without this folder
+    assert subprocess.run(called, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "32000\n"
+
+
 def test_closed_while_they_start_nobody_is_told_that_they_do_not() -> None:
     decoders, found = Decoders(1, [sys.executable, "-c", "import time; time.sleep(60)"]), list[Exception]()
     asking = threading.Thread(target=lambda: found.append(refused(decoders, recording("opus"))))
