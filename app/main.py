@@ -25,10 +25,12 @@ def create_app(
     settings: Settings,
     *,
     make: Callable[[Settings], Engine] = make_engine,
+    on_ready: Callable[[], None] | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """An app of its own for ``settings``; ``on_failure`` is called where its model cannot be loaded."""
-    service = Service(settings, make, on_failure)
+    """An app of its own for ``settings``; ``on_ready`` is called once its model is warm, ``on_failure`` where it cannot
+    be loaded."""
+    service = Service(settings, make, on_ready, on_failure)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

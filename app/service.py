@@ -79,17 +79,21 @@ def make_engine(settings: Settings) -> Engine:
 class Service:
     """``make`` makes an engine, which :meth:`start` loads and warms up.
 
-    ``on_failure`` is called where the engine cannot be had, which no waiting mends.
+    ``on_ready`` is called once it is warm, ``on_failure`` where it cannot be had, which no waiting mends.
     """
 
     def __init__(
-        self, settings: Settings, make: Callable[[Settings], Engine], on_failure: Callable[[], None] | None = None
+        self,
+        settings: Settings,
+        make: Callable[[Settings], Engine],
+        on_ready: Callable[[], None] | None = None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.started_at = int(time.time())
         self.decoders = Decoders(settings.decoders or max(1, usable_cores() // _CORES_A_DECODER))
         self._make = make
-        self._on_failure = on_failure
+        self._on_ready, self._on_failure = on_ready, on_failure
         self._engine: Engine | None = None
         self._starting: Engine | None = None
         self._failure: str | None = None
@@ -116,6 +120,8 @@ class Service:
             return
         if self._draining and not engine.ready:
             return
+        if self._on_ready is not None:
+            self._on_ready()
         self._engine = engine
         names = len(engine.registry.snapshot.adapters)
         _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.source, names)

@@ -26,6 +26,7 @@ import uvicorn
 
 from adapters.bank import Seat
 from adapters.frontend import SAMPLE_RATE, pad
+from adapters.heap import spare_what_is_loaded
 from app.engine.engine import Engine
 from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
@@ -84,7 +85,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.port is not None:
-        uvicorn.run(create_app(_settings(given.concurrency), make=_engine), port=given.port, log_level="warning")
+        app = create_app(_settings(given.concurrency), make=_engine, on_ready=spare_what_is_loaded)
+        uvicorn.run(app, port=given.port, log_level="warning")
         return
     if given.http:
         given.clips = "examples/, over HTTP"

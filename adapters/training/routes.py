@@ -29,7 +29,7 @@ from adapters.training.results_grid import Trial
 from adapters.training.train_config import TrainConfig
 
 ROUTES: tuple[Stage | None, ...] = ("units", "contrastive", "phones", None)
-RATES = (5e-4, 1e-3)
+RATES = (1e-3, 2e-3)
 _NAMES = {
     "units": "masked units (HuBERT)",
     "contrastive": "contrastive (wav2vec 2.0)",
@@ -85,15 +85,21 @@ class Made:
 
 
 def ways(
-    first: int, ctc: int, batch_s: float, routes: Iterable[Stage | None] = ROUTES, *, sounds: bool = True
+    first: int,
+    ctc: int,
+    batch_s: float,
+    routes: Iterable[Stage | None] = ROUTES,
+    *,
+    rates: Sequence[float] = RATES,
+    sounds: bool = True,
 ) -> list[Way]:
     """Every route with each learning rate, before CTC and, but for nothing, alone; ``sounds``: masked units besides,
     before CTC with sounds half way up."""
     found = []
     for route in routes:
         splits = [(0, first + ctc)] if route is None else [(first, ctc), (first + ctc, 0)]
-        found += [Way(route, updates, batch_s, lr) for updates in splits for lr in RATES]
-    return found + [Way("units", (first, ctc), batch_s, lr, halfway="sounds") for lr in RATES if sounds]
+        found += [Way(route, updates, batch_s, lr) for updates in splits for lr in rates]
+    return found + [Way("units", (first, ctc), batch_s, lr, halfway="sounds") for lr in rates if sounds]
 
 
 def run_ways(

@@ -74,11 +74,12 @@ def routes_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for routes.jsonl and routes.md.")] = Path("docs"),
     run: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/routes"),
-    route_steps: Annotated[int, typer.Option(min=1, help="Updates before the letters.")] = 300,
-    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of CTC after them.")] = 600,
+    route_steps: Annotated[int, typer.Option(min=1, help="Updates before the letters.")] = 1_000,
+    ctc_steps: Annotated[int, typer.Option(min=1, help="Updates of CTC after them.")] = 1_500,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update.")] = 24.0,
-    steps: Annotated[int, typer.Option(min=1, help="Updates of each adapter.")] = 200,
-    lang: Annotated[str, typer.Option(help="Languages whose adapters decide, separated by commas.")] = "cs,fr",
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each adapter.")] = 300,
+    lr: Annotated[str, typer.Option(help="Learning rates that each is tried with, separated by commas.")] = "1e-3,2e-3",
+    lang: Annotated[str, typer.Option(help="Languages whose adapters decide, separated by commas.")] = "es,ro",
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores.")] = 1,
     at_once: Annotated[int, typer.Option(min=1, help="Ways side by side, which share the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -108,7 +109,7 @@ def routes_command(
             sounds = False
             typer.echo(f"without sounds half way up: {error}", err=True)
         routes = [route for route in ROUTES if also or route != "phones"]
-        wanted = ways(route_steps, ctc_steps, batch_s, routes, sounds=sounds)
+        wanted = ways(route_steps, ctc_steps, batch_s, routes, rates=_rates(lr), sounds=sounds)
         out.mkdir(parents=True, exist_ok=True)
         run_ways(
             wanted,
@@ -124,3 +125,13 @@ def routes_command(
             announce=lambda line: typer.echo(line, err=True),
             on_made=write,
         )
+
+
+def _rates(listed: str) -> list[float]:
+    try:
+        rates = [float(rate) for rate in listed.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate < 1 for rate in rates):
+        raise typer.BadParameter(f"{listed!r}: learning rates are like 1e-3,2e-3", param_hint="--lr")
+    return rates

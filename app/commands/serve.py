@@ -51,14 +51,14 @@ def serve(settings: Settings) -> int:
     """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
     import uvicorn
 
-    from adapters.heap import keep_freed_memory
+    from adapters.heap import keep_freed_memory, spare_what_is_loaded
     from app.main import create_app
 
     def stop() -> None:
         server.should_exit = True
 
     keep_freed_memory()
-    app = create_app(settings, on_failure=stop)
+    app = create_app(settings, on_ready=spare_what_is_loaded, on_failure=stop)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from adapters.backbone import load_backbone
 from adapters.frontend import PaddedAudio, few_rows, indices, normalise_rows, pad
 from adapters.graphs import Run, cuda_graphs
-from adapters.heap import keep_freed_memory
+from adapters.heap import keep_freed_memory, spare_what_is_loaded
 from adapters.recogniser import fixed_widths, shapes_upto
 from app.engine.scheduler import GPU_BUDGET
 from benchmarks.backbones import VOCAB
@@ -57,6 +57,7 @@ class BareBackbone:
         else:
             del self._plain
         self._batches = Batches(forward, self._layout)
+        spare_what_is_loaded()
 
     def _rehearse(self, rows: int) -> None:
         """Every shape until its graph is recorded, as the engine does at its start."""

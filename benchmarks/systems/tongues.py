@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from adapters.heap import keep_freed_memory
+from adapters.heap import keep_freed_memory, spare_what_is_loaded
 from adapters.shapes import parameter_count
 from app.engine.engine import Engine
 from app.engine.lanes import Step
@@ -31,6 +31,7 @@ class TonguesEngine:
         )
         self._engine = Engine(make_engine(settings).config, on_step=self._count)
         await self._engine.start()
+        spare_what_is_loaded()
         adapters = self._engine.registry.snapshot.adapters
         self._adapters = [adapters[adapter_name(number)] for number in range(self._spec.adapters)]
         count = parameter_count(self._adapters[0].record.config, self._engine.encoder.size)

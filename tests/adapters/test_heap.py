@@ -59,3 +59,23 @@ def test_all_threads_share_one_heap(keep: bool) -> None:
     done = subprocess.run([sys.executable, "-c", _HEAPS.format(keep=keep)], capture_output=True, text=True, check=True)
     heaps = done.stdout.count("<heap nr=")
     assert heaps == 1 if keep else heaps > 1
+
+
+_WALKED = """
+import gc
+from adapters.heap import spare_what_is_loaded
+class Node: pass
+loaded = [Node() for _ in range(100_000)]
+spare_what_is_loaded()
+gone = Node()
+gone.itself = gone
+del gone
+print(len(gc.get_objects()), gc.collect() > 0)
+"""
+
+
+def test_what_is_loaded_is_not_looked_through_again() -> None:
+    done = subprocess.run([sys.executable, "-c", _WALKED], capture_output=True, text=True, check=True)
+    walked, collected = done.stdout.split()
+    assert int(walked) < 1_000
+    assert collected == "True"  # what comes later is

@@ -55,8 +55,10 @@ def settings_of(model_folder: Path) -> Settings:
 
 
 def test_alive_at_once_and_ready_once_warm(model_folder: Path) -> None:
-    gate = threading.Event()
-    with serving(settings_of(model_folder), ready=False, make=lambda s: FakeEngine(s, gate)) as live:
+    gate, ready = threading.Event(), threading.Event()
+    with serving(
+        settings_of(model_folder), ready=False, make=lambda s: FakeEngine(s, gate), on_ready=ready.set
+    ) as live:
         try:
             assert live.http.get("/health/live").status_code == 200
             waiting = live.http.get("/health/ready")
@@ -67,9 +69,11 @@ def test_alive_at_once_and_ready_once_warm(model_folder: Path) -> None:
                 assert refused.headers["retry-after"] == "2"
             assert live.transcribe(b"x").status_code == 503
             assert live.http.get("/metrics").status_code == 200
+            assert not ready.is_set()
         finally:
             gate.set()
         wait_until(lambda: live.http.get("/health/ready").status_code == 200)
+        assert ready.is_set()
         told = live.http.get("/health/ready").json()
         assert told == {"status": "ok", "backbone": str(model_folder / "backbone")}
 
