@@ -105,10 +105,13 @@ class Service:
         try:
             self.decoders.start()
             engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
+            await asyncio.to_thread(self.decoders.wait_ready)
             self._starting = engine
             if not self._draining:
                 await engine.start()
             self._starting = None
+            if self._on_ready is not None and not self._draining:
+                self._on_ready()
         except Exception as error:
             if self._draining:
                 _LOG.info("the start was given up: %s", error)
@@ -120,8 +123,6 @@ class Service:
             return
         if self._draining and not engine.ready:
             return
-        if self._on_ready is not None:
-            self._on_ready()
         self._engine = engine
         names = len(engine.registry.snapshot.adapters)
         _LOG.info("ready after %.1f s: %s with %d adapters", time.perf_counter() - begin, engine.source, names)
@@ -131,6 +132,8 @@ class Service:
         self._draining = True
         if self._starting is not None:
             self._starting.give_up()
+        if self._engine is None:
+            self.decoders.close()
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs."""

@@ -6,16 +6,21 @@ import contextlib
 import logging
 import signal
 import socket
+import struct
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from adapters.errors import EngineError
 from app.audio.process import MOST_CPU_S
-from app.audio.wire import Message, receive, send
+from app.audio.source import Samples
+from app.audio.wire import Answer, receive, send
 from app.metrics import DECODERS_LOST
 
 _ENDS_WITHIN_S = 0.5  # once the channel has ended
@@ -30,19 +35,44 @@ class DecoderLost(Exception):
         self.in_work = in_work
 
 
-class DecodingProcess:
-    """One process (process.py) and the channel to it, on which questions are answered in their order."""
+class Told(NamedTuple):
+    """An answer, and the samples that came with it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    answer: Answer
+    samples: Samples
+
+
+class _Question(NamedTuple):
+    number: int
+    told: Future[Told]
+
+
+class DecodingProcess:
+    """One process (process.py) and the channel to it, on which questions are answered in their order.
+
+    It is ended where it answers what was not asked, and where a question is not answered within ``silent_s`` to twice
+    that, counted from the answer to the one before: it waits for what does not come, or was stopped.
+    """
+
+    def __init__(self, command: Sequence[str], silent_s: float) -> None:
         self.lost = False
         self.recordings = 0
-        self._ready = False
+        self._silent_s = silent_s
+        self._ready = Future[None]()
         self._books, self._sending = threading.Lock(), threading.Lock()
-        self._asked: deque[Future[Message]] = deque()
+        self._asked: deque[_Question] = deque()
+        self._since = time.monotonic()  # it works at the oldest of them since then, or at coming up
         self._channel, theirs = socket.socketpair()
+        longest = struct.pack("@ll", int(silent_s), int(silent_s % 1 * 1e6))
+        for waits in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._channel.setsockopt(socket.SOL_SOCKET, waits, longest)
         with theirs:
             called = [*command, str(theirs.fileno())]
-            self._process = subprocess.Popen(called, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            try:
+                self._process = subprocess.Popen(called, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            except OSError:
+                self._channel.close()
+                raise
         threading.Thread(target=self._read, name="decoder", daemon=True).start()
 
     @property
@@ -55,16 +85,30 @@ class DecodingProcess:
         """Questions without an answer yet."""
         return len(self._asked)
 
-    def ask(self, fields: dict[str, Any], content: bytes = b"", file: int = -1) -> Message:
-        """Its answer. Raises :class:`DecoderLost`, and :class:`~adapters.errors.EngineError` where it never came up."""
-        answer = Future[Message]()
+    def wait_ready(self) -> None:
+        """Until it can be asked. Raises :class:`~adapters.errors.EngineError` where it never can, and
+        :class:`DecoderLost` where it was ended before."""
+        self._ready.result()
+
+    def ask(self, number: int, fields: dict[str, Any], content: bytes = b"", file: int = -1) -> Told:
+        """Its answer about recording ``number``. Raises :class:`DecoderLost`, and
+        :class:`~adapters.errors.EngineError` where it never came up."""
+        question = _Question(number, Future())
         with self._sending:
             if self.lost:
                 raise DecoderLost(in_work=False)
-            self._asked.append(answer)
-            with contextlib.suppress(OSError):  # whose end the reader sees
-                send(self._channel, fields, content, file)
-        return answer.result()
+            if not self._asked:
+                self._since = time.monotonic()
+            self._asked.append(question)
+            try:
+                send(self._channel, {**fields, "number": number}, content, file)
+            except (ConnectionError, BlockingIOError):  # it has ended, or takes nothing: _read sees to that
+                self._end_channel()
+            except OSError as error:  # what it made of half a question would be the answer to the next one
+                _log.warning("a process that decodes audio cannot be asked: %s", error)
+                self.end()
+                raise DecoderLost(in_work=True) from error
+        return question.told.result()
 
     def holds(self, more: int) -> None:
         """So many recordings more than before."""
@@ -74,48 +118,72 @@ class DecodingProcess:
     def end(self) -> None:
         """Whatever it does; who waits is told :class:`DecoderLost`."""
         self.lost = True
+        self._end_channel()
+
+    def _end_channel(self) -> None:
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         """Hand out its answers until there are no more, and see to its end."""
         try:
-            receive(self._channel)
-            self._ready = True
-            while True:
-                answered = receive(self._channel)
-                self._asked.popleft().set_result(answered)
+            self._hand_out()
         except (EOFError, OSError):
             pass
-        except (ValueError, LookupError):  # it has lost its mind, or a hostile file has taken it over
+        except Exception:  # it has lost its mind, or a hostile file has taken it over
             _log.exception("a process that decodes audio answers what was not asked")
+        self._end_channel()  # whoever is sending it something lets go
         with self._sending:
             meant, self.lost = self.lost, True
             self._channel.close()
+        why = self._ended()
+        if not (meant or self._ready.done()):
+            _log.error("a process that decodes audio does not start: %s", why)
+            error = EngineError(f"a process that decodes audio does not start: {why}")
+            self._ready.set_exception(error)
+        elif not meant:
+            _log.warning("a process that decodes audio was lost: %s", why)
+            DECODERS_LOST.inc()
+        elif not self._ready.done():
+            self._ready.set_exception(DecoderLost(in_work=False))
+        never_up = self._ready.exception()
+        for place, question in enumerate(self._asked):
+            question.told.set_exception(never_up or DecoderLost(in_work=place == 0 and not meant))
+        self._asked.clear()
+
+    def _hand_out(self) -> None:
+        ready = False
+        while True:
+            try:
+                message = receive(self._channel)
+            except BlockingIOError:  # nothing for silent_s
+                if (self._asked or not ready) and time.monotonic() >= self._since + self._silent_s:
+                    _log.warning("a process that decodes audio did not answer within %g s", self._silent_s)
+                    return
+                continue
+            if not ready:
+                ready = True
+                self._ready.set_result(None)
+                continue
+            answer, samples = Answer.of(message.fields), np.frombuffer(message.content, np.float32)
+            if answer.number != self._asked[0].number:
+                raise ValueError(f"it answers about {answer.number}, asked about {self._asked[0].number}")
+            question = self._asked.popleft()
+            self._since = time.monotonic()
+            question.told.set_result(Told(answer, samples))
+
+    def _ended(self) -> str:
+        """Why the process has ended, which it has from here on."""
         try:
             status = self._process.wait(_ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        if not (meant or self._ready):
-            _log.error("a process that decodes audio does not start: %s", _why(status))
-        elif not meant:
-            _log.warning("a process that decodes audio was lost: %s", _why(status))
-            DECODERS_LOST.inc()
-        in_work = not meant
-        for answer in self._asked:
-            if self._ready or meant:
-                answer.set_exception(DecoderLost(in_work=in_work))
-            else:
-                answer.set_exception(EngineError(f"a process that decodes audio does not start: {_why(status)}"))
-            in_work = False
-        self._asked.clear()
-
-
-def _why(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    killed = signal.Signals(-status)
-    if killed == signal.SIGPROF:
-        return f"a second of sound took it more than {MOST_CPU_S:g} s"
-    return f"{killed.name}, {signal.strsignal(killed)}"
+        if status >= 0:
+            return f"exit status {status}"
+        if -status == signal.SIGPROF:
+            return f"a second of sound took it more than {MOST_CPU_S:g} s"
+        try:
+            return f"{signal.Signals(-status).name}, {signal.strsignal(-status)}"
+        except ValueError:  # one without a name
+            return f"signal {-status}"

@@ -3,21 +3,23 @@
 FFmpeg lets go of Python's lock for every packet of 20 ms and has to wait for it again; decoding in the process of the
 service, threads spent more time on that than on audio (over HTTP, on two cores, 86 requests a second where this gives
 137). And a file that makes FFmpeg fail, hang or take all memory is in nobody's way for long: its process is lost,
-another takes its place, the other recordings go on there.
+another takes its place, the other recordings go on there. So is one that says nothing for a minute or two.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from adapters.errors import Draining
-from app.audio.child import DecodingProcess
+from adapters.errors import Draining, EngineError
+from app.audio.child import DecoderLost, DecodingProcess
 from app.audio.recording import Recording
 
+_SILENT_S = 60.0  # a second of sound takes a few milliseconds; where it takes seconds, process.MOST_CPU_S ends it
 _OURS = str(Path(__file__).parents[2])
 _COMMAND = (  # the code that runs here, whatever `app` lies in the folder from which the service was started
     *(sys.executable, "-P", "-c"),
@@ -28,19 +30,29 @@ _COMMAND = (  # the code that runs here, whatever `app` lies in the folder from 
 class Decoders:
     """``count`` processes, started when they are first needed, or by :meth:`start`. All of it from any thread.
 
-    ``command``: what they run, to which the number of their socket is added.
+    ``command``: what they run, to which the number of their socket is added. ``silent_s``: see
+    :class:`~app.audio.child.DecodingProcess`.
     """
 
-    def __init__(self, count: int, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, count: int, command: Sequence[str] = _COMMAND, *, silent_s: float = _SILENT_S) -> None:
         self._books = threading.Lock()
-        self._count, self._command = count, command
+        self._count, self._command, self._silent_s = count, command, silent_s
         self._processes: list[DecodingProcess] = []
         self._closed = False
 
     def start(self) -> None:
-        """Start those that are not there; returns before they are ready."""
+        """Start those that are not there; returns before they are ready. Raises as :meth:`open` does."""
         with self._books:
             self._fill()
+
+    def wait_ready(self) -> None:
+        """Until those that were started can decode. Raises :class:`~adapters.errors.EngineError` where one never
+        can."""
+        with self._books:
+            started = list(self._processes)
+        for process in started:
+            with contextlib.suppress(DecoderLost):  # another takes its place
+                process.wait_ready()
 
     def open(self, file: BinaryIO, *, max_audio_s: float) -> Recording:
         """Decodes the first seconds, and waits for that: what is no audio is refused before it costs compute.
@@ -70,4 +82,9 @@ class Decoders:
     def _fill(self) -> None:
         self._processes = [process for process in self._processes if not process.lost]
         while not self._closed and len(self._processes) < self._count:
-            self._processes.append(DecodingProcess(self._command))
+            try:
+                self._processes.append(DecodingProcess(self._command, self._silent_s))
+            except OSError as error:
+                if self._processes:  # fewer do as well, for a while
+                    return
+                raise EngineError(f"a process that decodes audio cannot be started: {error}") from error

@@ -1,8 +1,8 @@
 """A process that decodes, which pool.py starts: :func:`main`, told the descriptor of its socket.
 
-It holds many recordings open and does what it is asked one thing after another, a few seconds of audio each time, so
-that no recording waits for another's end. A hostile file that takes too long, or all memory, ends this process and not
-the service; so does a fault in FFmpeg. It ends by itself when the service does.
+It holds many recordings open and does what it is asked one thing after another, a few seconds of audio or a part of a
+second each time, so that no recording waits for another's end. A hostile file that takes too long, or all memory, ends
+this process and not the service; so does a fault in FFmpeg. It ends by itself when the service does.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from adapters.errors import AudioError, BrokenAudio
 from app.audio.source import SAMPLE_RATE, AudioSource, Samples
-from app.audio.wire import Message, receive, send
+from app.audio.wire import Answer, Message, receive, send
 
 AT_ONCE_SAMPLES = 8 * SAMPLE_RATE
 """What one answer holds, or all that is left: short clips are decoded by one question."""
+AT_ONCE_S = 0.25
+"""After so long an answer is what there is by then."""
 MOST_CPU_S = 10.0
 """For a second of audio, which takes a millisecond or two."""
 MOST_BYTES = 512 << 20
@@ -34,10 +37,11 @@ MOST_BYTES = 512 << 20
 _STATM = Path("/proc/self/statm")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Opened:
     source: AudioSource
     file: BinaryIO
+    skip: int  # samples that were heard before
 
     def close(self) -> None:
         self.source.close()
@@ -48,34 +52,32 @@ class Decoder:
     """The recordings of one process, by their numbers.
 
     ``open``: a recording, whose first ``skip`` samples are not wanted; ``next``: what follows; ``close``: nothing more.
-    The first two answer with samples and ``duration_s``, ``truncated``, ``ended`` and perhaps ``error``, which comes
-    behind these samples. What has ended is closed.
+    What has ended is closed.
     """
 
     def __init__(self) -> None:
         self._opened: dict[int, _Opened] = {}
 
-    def answer(self, asked: Message) -> tuple[dict[str, Any], bytes]:
-        """Raises nothing: errors are answers."""
+    def answer(self, asked: Message) -> tuple[Answer, bytes]:
+        """With samples behind it, except where all of them were heard before. Raises nothing: errors are answers."""
         number, blocks = asked.fields["number"], list[Samples]()
         ended, error = False, None
         try:
             if asked.fields["do"] == "close":
                 self._forget(number)
-                return {}, b""
+                return Answer(number), b""
             if asked.fields["do"] == "open":
                 self._open(number, asked)
-            ended = self._take(number, blocks)
+            ended = self._take(self._opened[number], blocks)
         except AudioError as refusal:
-            error = [type(refusal).__name__, str(refusal)]
+            error = type(refusal).__name__, str(refusal)
         except MemoryError:
-            error = [BrokenAudio.__name__, f"decoding it takes more than {MOST_BYTES >> 20} MiB: encode it anew"]
+            error = BrokenAudio.__name__, f"decoding it takes more than {MOST_BYTES >> 20} MiB: encode it anew"
         except Exception:
-            error = ["", traceback.format_exc()]
-        opened = self._opened.get(number)
-        told: dict[str, Any] = {"ended": ended, "error": error}
-        if opened is not None:
-            told |= {"duration_s": opened.source.duration_s, "truncated": opened.source.truncated}
+            error = "", traceback.format_exc()
+        told = Answer(number, ended, error)
+        if (opened := self._opened.get(number)) is not None:
+            told = replace(told, duration_s=opened.source.duration_s, truncated=opened.source.truncated)
         if ended or error:
             self._forget(number)
         return told, b"".join(block.tobytes() for block in blocks)
@@ -88,26 +90,23 @@ class Decoder:
         except BaseException:
             file.close()
             raise
-        self._opened[number] = _Opened(source, file)
-        skip = asked.fields["skip"]
-        while skip > 0:  # blocks come as they came the first time
-            with bounded():
-                block = next(source, None)
-            if block is None:
-                break
-            skip -= block.size
+        self._opened[number] = _Opened(source, file, asked.fields["skip"])
 
-    def _take(self, number: int, blocks: list[Samples]) -> bool:
+    def _take(self, opened: _Opened, blocks: list[Samples]) -> bool:
         """The next blocks, onto ``blocks``; whether there are no more."""
-        source, count = self._opened[number].source, 0
-        while count < AT_ONCE_SAMPLES:
+        count, enough_at = 0, time.monotonic() + AT_ONCE_S
+        while True:
             with bounded():
-                block = next(source, None)
+                block = next(opened.source, None)
             if block is None:
                 return True
-            blocks.append(block)
-            count += block.size
-        return False
+            if opened.skip > 0:  # blocks come as they came the first time
+                opened.skip -= block.size
+            else:
+                blocks.append(block)
+                count += block.size
+            if count >= AT_ONCE_SAMPLES or time.monotonic() >= enough_at:
+                return False
 
     def _forget(self, number: int) -> None:
         opened = self._opened.pop(number, None)
@@ -146,4 +145,5 @@ def main() -> None:
     with contextlib.suppress(EOFError, OSError):
         send(channel, {"ready": True})
         while True:
-            send(channel, *decoder.answer(receive(channel)))
+            answer, content = decoder.answer(receive(channel, files=True))
+            send(channel, answer.fields, content)

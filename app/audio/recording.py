@@ -14,10 +14,9 @@ import numpy as np
 
 import adapters.errors
 from adapters.errors import AudioError, BrokenAudio, EngineError
-from app.audio.child import DecoderLost, DecodingProcess
+from app.audio.child import DecoderLost, DecodingProcess, Told
 from app.audio.process import MOST_CPU_S
 from app.audio.source import BLOCK_SAMPLES, Samples
-from app.audio.wire import Message
 
 _SENT_BYTES = 1 << 20  # files up to it go by the channel, larger ones by their descriptor
 _NUMBERS = itertools.count()
@@ -50,8 +49,7 @@ class Recording:
 
     def __next__(self) -> Samples:
         with self._lock:
-            if not self._held.size and not self._ended:
-                self._fetch()
+            self._fetch()
             if self._held.size:
                 block, self._held = self._held[:BLOCK_SAMPLES], self._held[BLOCK_SAMPLES:]
                 return block
@@ -70,7 +68,7 @@ class Recording:
             if process is not None and not process.lost:
                 process.holds(-1)
                 try:
-                    process.ask({"do": "close", "number": self._number})
+                    process.ask(self._number, {"do": "close"})
                 except (DecoderLost, EngineError):
                     return
 
@@ -83,43 +81,44 @@ class Recording:
     def _fetch(self) -> None:
         """The next seconds; in another process where the one that had it is lost."""
         lost = 0
-        while True:
+        while not (self._held.size or self._ended):
             try:
-                told, content, _ = self._asked()
-                break
+                self._take(self._asked())
             except DecoderLost as error:
                 self._process = None
                 lost += error.in_work
                 if lost > 1:
                     self._ended = True
                     self._error = BrokenAudio(
-                        f"what decodes audio ended over it, twice: by a fault, or after more than {MOST_CPU_S:g} s for "
-                        "a second of sound; encode it anew"
+                        "what decodes audio ended over it, twice: by a fault, or after more than "
+                        f"{MOST_CPU_S:g} s for a second of sound; encode it anew"
                     )
-                    return
-        self._held = np.frombuffer(content, np.float32)
-        self._received += self._held.size
-        self._ended = told["ended"] or told["error"] is not None
-        self.duration_s, self.truncated = told.get("duration_s", 0.0), told.get("truncated", False)
-        if told["error"] is not None:
-            self._error = _error(*told["error"])
-        if self._ended and self._process is not None:
-            self._process.holds(-1)
-            self._process = None
 
-    def _asked(self) -> Message:
+    def _asked(self) -> Told:
         if self._process is not None:
-            return self._process.ask({"do": "next", "number": self._number})
-        asked = {"do": "open", "number": self._number, "skip": self._received, "max_audio_s": self._max_audio_s}
+            return self._process.ask(self._number, {"do": "next"})
+        asked = {"do": "open", "skip": self._received, "max_audio_s": self._max_audio_s}
         process = self._another()
         if (file := _descriptor(self._file)) is not None:
-            told = process.ask(asked, file=file)
+            told = process.ask(self._number, asked, file=file)
         else:
             self._file.seek(0)
-            told = process.ask(asked, self._file.read())
+            told = process.ask(self._number, asked, self._file.read())
         process.holds(1)
         self._process = process
         return told
+
+    def _take(self, told: Told) -> None:
+        """There may be no samples in it: of what was heard before, or where decoding takes long."""
+        answer, self._held = told
+        self._received += self._held.size
+        self._ended = answer.ended or answer.error is not None
+        self.duration_s, self.truncated = answer.duration_s, answer.truncated
+        if answer.error is not None:
+            self._error = _error(*answer.error)
+        if self._ended and self._process is not None:
+            self._process.holds(-1)
+            self._process = None
 
 
 def _descriptor(file: BinaryIO) -> int | None:

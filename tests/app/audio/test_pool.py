@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from tests.app.live import wait_until
 from tests.app.recordings import recording
 
 FAULTS = """
-import app.audio.process as process, os, signal
+import app.audio.process as process, os, signal, time
 from app.audio.source import AudioSource
 
 class Faulty(AudioSource):
@@ -37,6 +38,12 @@ class Faulty(AudioSource):
             os.kill(os.getpid(), signal.SIGSEGV)
         while kind == b"spins":
             pass
+        if kind == b"waits":
+            time.sleep(600)
+        if kind == b"stops":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if kind == b"alarm":
+            os.kill(os.getpid(), 40)  # a signal without a name
         if kind == b"hoard":
             bytes(2 * process.MOST_BYTES)
         if kind == b"fails":
@@ -50,7 +57,7 @@ process.main()
 
 @pytest.fixture
 def faulty() -> Iterator[Decoders]:
-    made = Decoders(1, [sys.executable, "-c", FAULTS])
+    made = Decoders(1, [sys.executable, "-c", FAULTS], silent_s=1.5)
     yield made
     made.close()
 
@@ -71,7 +78,16 @@ def test_killed_in_the_middle_it_goes_on_in_another() -> None:
     decoders.close()
 
 
-@pytest.mark.parametrize(("kind", "why"), [(b"crash", "SIGSEGV"), (b"spins", "more than")])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (b"crash", "SIGSEGV"),
+        (b"alarm", "signal 40"),
+        (b"spins", "more than"),
+        (b"waits", "did not answer"),
+        (b"stops", "did not answer"),
+    ],
+)
 def test_a_file_that_ends_its_process_is_refused_and_the_others_go_on(
     faulty: Decoders, caplog: pytest.LogCaptureFixture, kind: bytes, why: str
 ) -> None:
@@ -128,19 +144,76 @@ def test_a_process_that_does_not_start_is_not_the_files_fault() -> None:
     decoders.close()
 
 
-@pytest.mark.parametrize("answers", [b"\xff" * 64, b"\0\0\0\2\0\0\0\0no"])
-def test_a_process_that_answers_nonsense_is_replaced(answers: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_cannot_be_started_is_no_end_while_another_lives(faulty: Decoders) -> None:
+    data = recording("opus", 2.0)
+    opened(faulty, data).close()
+    faulty._count, faulty._command = 2, ["/no/such/program"]
+    opened(faulty, data).close()
+    os.kill(only(faulty), signal.SIGKILL)
+    error = refused(faulty, data)
+    assert isinstance(error, EngineError)
+    assert "cannot be started" in str(error)
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"\xff" * 64,
+        b"\0\0\0\2\0\0\0\0no",
+        b"\0\0\0\2\0\0\0\0[]",
+        len(DEEP).to_bytes(4, "big") + bytes(4) + DEEP,
+    ],
+    ids=["head", "text", "kind", "deep"],
+)
+def test_a_process_that_answers_nonsense_is_replaced(
+    answers: bytes, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it reads on or not: of a large file most is still to be sent then."""
     program = f"""
-        import socket, sys
+        import socket, sys, time
         channel = socket.socket(fileno=int(sys.argv[1]))
         channel.sendall(b"\\0\\0\\0\\2\\0\\0\\0\\0{{}}")
         channel.recv(4)
-        channel.sendall({answers!r})
-        channel.recv(1 << 20, socket.MSG_WAITALL)
+        answers = {answers[:64]!r} if {len(answers)} <= 64 else {answers[:9]!r} + b"[" * 99_999
+        channel.sendall(answers)
+        time.sleep(600)
     """
-    decoders = Decoders(1, [sys.executable, "-c", textwrap.dedent(program)])
-    assert isinstance(refused(decoders, recording("opus")), BrokenAudio)
+    decoders, found = Decoders(1, [sys.executable, "-c", textwrap.dedent(program)]), list[Exception]()
+    asking = threading.Thread(target=lambda: found.append(refused(decoders, bytes(size))))
+    asking.start()
+    asking.join(timeout=30)
+    assert [type(error) for error in found] == [BrokenAudio]
     assert caplog.text.count("what was not asked") == 2
+    decoders.close()
+
+
+def test_a_question_that_does_not_get_through_is_nobody_elses() -> None:
+    """Its descriptor cannot be sent, while others are asked on the same channel."""
+
+    class Gone(io.BytesIO):
+        def fileno(self) -> int:
+            return 1 << 20
+
+    decoders, found, clips = Decoders(1), dict[int, int](), {seconds: recording("flac", seconds) for seconds in (2, 3)}
+
+    def hear(seconds: int) -> None:
+        for _ in range(8):
+            with opened(decoders, clips[seconds]) as heard:
+                found[seconds] = found.get(seconds, 0) + sum(block.size for block in heard)
+
+    threads = [threading.Thread(target=hear, args=(seconds,)) for seconds in clips]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        with pytest.raises(BrokenAudio):
+            decoders.open(Gone(bytes(2 << 20)), max_audio_s=60)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == {seconds: 8 * 16_000 * seconds for seconds in clips}
     decoders.close()
 
 

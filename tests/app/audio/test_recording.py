@@ -18,9 +18,11 @@ from adapters.errors import (
     NoAudioTrack,
     NotAudio,
 )
+from app.audio import process
 from app.audio.pool import Decoders
 from app.audio.process import AT_ONCE_SAMPLES
 from app.audio.source import AudioSource
+from app.audio.wire import Message
 from tests.app.decoded import opened, plain, refused
 from tests.app.recordings import recording, tone, video, wav, with_sizes
 
@@ -122,3 +124,16 @@ def test_a_closed_one_gives_nothing_and_leaves_nothing(decoders: Decoders) -> No
     heard.close()
     assert list(heard) == []
     assert process.recordings == 0
+
+
+def test_what_was_heard_before_is_passed_over_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other recordings are answered between."""
+    monkeypatch.setattr(process, "AT_ONCE_S", 0.0)
+    data, decoder = recording("flac", 20.0), process.Decoder()
+    answers = [
+        decoder.answer(Message({"number": 1, "do": "open", "skip": 15 * 16_000, "max_audio_s": 60}, memoryview(data)))
+    ]
+    while not answers[-1][0].ended:
+        answers.append(decoder.answer(Message({"number": 1, "do": "next"}, memoryview(b""))))
+    assert [len(content) for _, content in answers] == 15 * [0] + 5 * [4 * 16_000] + [0]
+    assert b"".join(content for _, content in answers) == plain(data)[15 * 16_000 :].tobytes()
