@@ -79,6 +79,14 @@ class BestPath:
         return cls(np.full(frames, blank, dtype=np.int32), np.ones(frames, dtype=np.float32))
 
     @classmethod
+    def pause(cls, frames: int, vocab: Vocab) -> BestPath:
+        """Frames in which nobody speaks: words end before them and begin after them, where something parts words."""
+        path = cls.blanks(frames, vocab.blank)
+        if vocab.delimiter is not None:
+            path.ids[frames // 2 : frames // 2 + 1] = vocab.delimiter
+        return path
+
+    @classmethod
     def join(cls, parts: Iterable[BestPath]) -> BestPath:
         """One path after the other. Where one has the probabilities of all tokens, all have: of frames that nobody has
         heard the best token is certain."""

@@ -1,21 +1,22 @@
 """Long audio -> windows that a backbone can take, cut at pauses, lazily; and back.
 
 A window is a *core*, which is its own, and up to a second of context on either side, whose frames are computed and
-dropped. Cores begin on multiples of the backbone's hop, so the kept frames of all windows, one after the other, are the
-frames of the whole recording, and CTC collapses them as one. An hour never lies in memory whole.
+dropped. Long silence is a window of its own, which nobody computes (:mod:`adapters.speech`). Cores begin on multiples
+of the backbone's hop, so the kept frames of all windows, one after the other, are the frames of the whole recording,
+and CTC collapses them as one. An hour never lies in memory whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from adapters.frontend import SAMPLE_RATE, Geometry
+from adapters.speech import SHORTEST_SPEECH_S, stretches
 
 SILENCE_DBFS = -55.0
-SHORTEST_SPEECH_S = 0.1
 _LEVEL_S = 0.03
 
 
@@ -41,18 +42,19 @@ class Window:
     """``samples`` (N,) float32, not normalised. Of its frames, ``keep`` from ``skip`` on are its own.
 
     ``silent``: nothing in it is loud or long enough to be speech; scaled to unit variance, hiss would turn into
-    letters. Measured where the window is made, which is in a thread.
+    letters. Measured where the window is made, which is in a thread, unless it is known.
     """
 
     index: int
     samples: np.ndarray
     skip: int
     keep: int
-    silent: bool = field(init=False)
+    silent: bool | None = None
 
     def __post_init__(self) -> None:
-        short = self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE
-        object.__setattr__(self, "silent", short or level_dbfs(self.samples) < SILENCE_DBFS)
+        if self.silent is None:
+            short = self.samples.size < SHORTEST_SPEECH_S * SAMPLE_RATE
+            object.__setattr__(self, "silent", short or level_dbfs(self.samples) < SILENCE_DBFS)
 
 
 def level_dbfs(samples: np.ndarray) -> float:
@@ -81,13 +83,27 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
         kept = np.concatenate([kept, block])
         while kept.size - before > longest + context:
             core = _pause(kept[before : before + longest], int(shape.search_s * SAMPLE_RATE), hop)
-            yield Window(index, kept[: before + core + context], before // hop, core // hop)
+            for window in _spoken(index, kept[: before + core + context], before // hop, core // hop, geometry):
+                yield window
+                index += 1
             start = max(0, before + core - context)
             kept, before = kept[start:], before + core - start
-            index += 1
     frames = geometry.frames(kept.size) - before // hop
     if frames > 0:
-        yield Window(index, kept, before // hop, frames)
+        yield from _spoken(index, kept, before // hop, frames, geometry)
+
+
+def _spoken(index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geometry) -> Iterator[Window]:
+    """One window, or where there is long quiet in it several, numbered from ``index``, with the same frames to keep."""
+    found = stretches(samples, geometry)
+    for begin, end, speech in found:
+        first, last = max(begin, skip), min(end, skip + keep)
+        if first >= last:
+            continue
+        start = begin * geometry.hop
+        stop = samples.size if end == found[-1].end else start + geometry.samples(end - begin)
+        yield Window(index, samples[start:stop], first - begin, last - first, None if speech else True)
+        index += 1
 
 
 def _pause(core: np.ndarray, search: int, hop: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from adapters.errors import UnknownAdapter
+from adapters.errors import ChoiceError, UnknownAdapter
 from app.engine.whereabouts import Whereabouts, unloaded
 from app.schemas import AdapterOut
 
@@ -47,7 +47,7 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, he
         name=record.name,
         language=record.language,
         default=record.default,
-        auto=head is not None and head.index(record.language) is not None,
+        auto=_may_answer(registry, adapter, head),
         method=record.config.method,
         parameters=parameters,
         bytes=sum(stored.size_bytes for stored in record.files.values()),
@@ -65,6 +65,17 @@ def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, he
         training=dict(record.training),
         licence=record.licence,
     )
+
+
+def _may_answer(registry: Registry, adapter: RegisteredAdapter, head: LanguageHead | None) -> bool:
+    """Where the language is not known."""
+    number = None if head is None else head.index(adapter.record.language)
+    if head is None or number is None:
+        return False
+    try:
+        return registry.resolve(language=head.languages[number]) is adapter
+    except ChoiceError:  # several, and no default
+        return False
 
 
 def _refused(refused: RefusedAdapter) -> AdapterOut:

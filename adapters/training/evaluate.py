@@ -184,8 +184,7 @@ def hear_paths(
     for batch in _batches(pieces, encoder):
         loud = [(index, window) for index, window in batch if not window.silent]
         for index, window in batch:
-            blank = candidates[clips[index].language].vocab.blank
-            paths[index][window.index] = BestPath.blanks(window.keep, blank)
+            paths[index][window.index] = BestPath.pause(window.keep, candidates[clips[index].language].vocab)
         if loud:
             windows = [window for _, window in loud]
             seats = [candidates[clips[index].language].seat for index, _ in loud]

@@ -65,12 +65,14 @@ class Candidates:
 
     async def listen(self, window: Window) -> Begun | None:
         """Let the head hear ``window`` where it has not heard any yet: its trunk, and those that it shortlists are
-        loaded. One that cannot be is left out. Raises :class:`~adapters.errors.AdapterError` where none can be."""
+        loaded. One that cannot be is left out, unless it is the likeliest. Raises
+        :class:`~adapters.errors.AdapterError` for that one, and what :meth:`Telling.likeliest` does."""
         if self._telling is None or self._told is not None:
             return None
         begun = await self._hands.begin(window)
         self._told = begun.log_probabilities
-        await self._shortlist(self._telling)
+        likeliest = None if self._telling.named else self._telling.likeliest(self._told)
+        await self._shortlist(self._telling, likeliest)
         return begun
 
     async def nothing_said(self) -> None:
@@ -79,7 +81,7 @@ class Candidates:
             self._told = self._telling.unheard
             await self._shortlist(self._telling)
 
-    async def _shortlist(self, telling: Telling) -> None:
+    async def _shortlist(self, telling: Telling, likeliest: int | None = None) -> None:
         if telling.named:
             return
         assert self._told is not None
@@ -93,6 +95,8 @@ class Candidates:
                 self._all.append(Candidate(adapter, await self._hands.loaded(adapter), number))
             except AdapterError as error:
                 failed = error
+                if number == likeliest:
+                    raise
         if failed is not None and not self._all:
             raise failed
         self.left = list(self._all)

@@ -150,8 +150,8 @@ class Hearing:
     async def _answer(self, duration_s: float) -> Answer:
         ranked = self._candidates.ranked()
         best = self._candidates.best
-        blank, name = best.loaded.vocab.blank, best.adapter.name
-        path = BestPath.join(h.paths.get(name) or BestPath.blanks(h.frames, blank) for h in self._heard)
+        vocab, name = best.loaded.vocab, best.adapter.name
+        path = BestPath.join(h.paths.get(name) or BestPath.pause(h.frames, vocab) for h in self._heard)
         given = {"frame_s": self._geometry.hop / SAMPLE_RATE, "duration_s": duration_s}
         if self._decoding.beam:
             transcript = Transcript.of(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -113,17 +115,49 @@ def test_fewer_seats_than_candidates_are_enough(telling_folder: Path, telling: L
             assert narrow.transcribe(data, f"lang={told['language']}").json()["text"] == told["text"]
 
 
-def test_a_candidate_that_cannot_be_loaded_is_left_out(telling_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(telling_folder, tmp_path / "model")
-    with serving(Settings.read(models=folder, threads=1, watch_s=0)) as live:
-        said = [(data, live.transcribe(data, "lang=auto").json()) for data in clips()]
-    data, best = next((data, told["language"]) for data, told in said if len(told["languages"]) > 1)
-    for weights in (folder / "adapters" / best).glob("weights-*"):
+def _remove(adapter: Path) -> None:
+    shutil.rmtree(adapter)
+
+
+def _spoil(adapter: Path) -> None:
+    for weights in adapter.glob("weights-*"):
         weights.write_bytes(b"spoilt")
-    with serving(Settings.read(models=folder, threads=1, watch_s=0)) as live:
-        told = live.transcribe(data, "lang=auto").json()
-        assert told["language"] != best
-        assert best not in {one["language"] for one in told["languages"]}
+
+
+def _double(adapter: Path) -> None:
+    """Two for one language, and neither is the default."""
+    for number in range(2):
+        copy = shutil.copytree(adapter, adapter.with_name(f"{adapter.name}-{number}"))
+        record = json.loads((copy / "adapter.json").read_text())
+        (copy / "adapter.json").write_text(json.dumps({**record, "name": copy.name, "default": False}))
+    shutil.rmtree(adapter)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "code"),
+    [(_remove, 404, "unknown_language"), (_spoil, 503, "adapter_unusable"), (_double, 409, "ambiguous_language")],
+)
+def test_where_the_likeliest_cannot_answer_no_neighbour_does(
+    telling_folder: Path, tmp_path: Path, spoil: Callable[[Path], None], status: int, code: str
+) -> None:
+    """The likeliest of a clip is one language of the three; where another one cannot answer it is left out."""
+    refused: Counter[bytes] = Counter()
+    for language in ("es", "fr", "ru"):
+        folder = shutil.copytree(telling_folder, tmp_path / language)
+        spoil(folder / "adapters" / language)
+        with serving(Settings.read(models=folder, threads=1, watch_s=0)) as live:
+            for data in clips():
+                response = live.transcribe(data, "lang=auto")
+                if response.status_code == 200:
+                    assert language not in {one["language"] for one in response.json()["languages"]}
+                    continue
+                refused[data] += 1
+                error = response.json()["error"]
+                assert (response.status_code, error["code"]) == (status, code)
+                assert language in error["message"]
+            telling = {one["name"]: one["auto"] for one in live.http.get("/adapters").json()["adapters"]}
+            assert all(can == (name in ("es", "fr", "ru")) for name, can in telling.items())
+    assert all(refused[data] == 1 for data in clips())
 
 
 def test_an_adapter_below_the_head_is_heard_from_the_start(tmp_path: Path) -> None:

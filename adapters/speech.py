@@ -1,0 +1,84 @@
+"""Where somebody speaks, and where nobody does for long.
+
+A window is scaled as a whole, and so is what the first convolution of most backbones makes of it (group norm): long
+silence beside speech makes the speech louder than any that was trained on. Three seconds of speech behind ten of
+digital silence come out as other letters, and ``lang=auto`` takes them for another language. So long silence is cut
+off, in training corpora (:mod:`adapters.training.corpus.clip_audio`) and here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from adapters.frontend import SAMPLE_RATE, Geometry
+
+PAUSE_S = 0.8
+"""Quiet for so long, and the speech before and after it are stretches of their own."""
+EDGE_S = 0.3
+"""Quiet for so long at the begin or the end is no part of the speech."""
+MARGIN_S = 0.12
+"""Of quiet that stays with speech on either side, as in training corpora: what is soft in a word lies there."""
+SHORTEST_SPEECH_S = 0.1
+"""Of loud frames; a click is no speech."""
+
+_QUIETEST_DB, _LEAST_DB, _ABOVE_NOISE_DB = 40.0, 20.0, 3.0
+_LOUD_DB = 25.0
+
+
+class Stretch(NamedTuple):
+    """Frames from ``begin`` up to ``end``."""
+
+    begin: int
+    end: int
+    speech: bool
+
+
+def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
+    """Speech and long quiet by turns, all frames of (N,) float32; one stretch of speech where neither is to be told.
+
+    A frame is quiet 40 dB below the loudest one, or between 40 and 20 dB below it where it is no more than 3 dB above
+    the background, the quietest tenth. Nobody speaks 25 dB below somebody else: such a stretch counts as quiet.
+    """
+    frames, hop = geometry.frames(samples.size), geometry.hop
+    pause, edge, margin, shortest = (
+        round(s * SAMPLE_RATE / hop) for s in (PAUSE_S, EDGE_S, MARGIN_S, SHORTEST_SPEECH_S)
+    )
+    whole = [Stretch(0, frames, speech=True)]
+    if frames <= edge:
+        return whole
+    level = _levels_db(samples[: frames * hop], hop)
+    loudest = float(level.max())
+    noise = float(np.percentile(level, 10)) + _ABOVE_NOISE_DB
+    loud = level >= max(loudest - _QUIETEST_DB, min(noise, loudest - _LEAST_DB))
+    found: list[Stretch] = []
+    for begin, end in _runs(loud, pause):
+        if loud[begin:end].sum() < shortest or level[begin:end].max() < loudest - _LOUD_DB:
+            continue
+        begin, end = 0 if begin < edge else begin - margin, frames if end > frames - edge else end + margin
+        ended = found[-1].end if found else 0
+        if begin > ended:
+            found.append(Stretch(ended, begin, speech=False))
+        found.append(Stretch(begin, end, speech=True))
+    if not found:
+        return whole
+    if found[-1].end < frames:
+        found.append(Stretch(found[-1].end, frames, speech=False))
+    return found
+
+
+def _levels_db(samples: np.ndarray, hop: int) -> np.ndarray:
+    """(N,) -> (N / hop,): of each hop, without the constant part."""
+    each = (samples - np.float32(samples.mean(dtype=np.float64))).reshape(-1, hop)
+    levels: np.ndarray = 10 * np.log10(np.maximum(np.einsum("ij,ij->i", each, each) / hop, 1e-12))
+    return levels
+
+
+def _runs(loud: np.ndarray, pause: int) -> list[tuple[int, int]]:
+    """Where (T,) bool is true, as one run over gaps shorter than ``pause``."""
+    places = loud.nonzero()[0]
+    breaks = (np.diff(places) > pause).nonzero()[0]
+    firsts = places[np.concatenate([[0], breaks + 1])] if places.size else places
+    lasts = places[np.concatenate([breaks, [places.size - 1]])] if places.size else places
+    return list(zip(firsts.tolist(), (lasts + 1).tolist(), strict=True))
