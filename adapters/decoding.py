@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.ctc import BestPath, Transcript, Word, words
+from adapters.errors import BadHotWord
 from adapters.loaded import LoadedAdapter
 
 
@@ -21,7 +22,10 @@ class Decoding:
         :class:`~adapters.errors.BadHotWord` among them, and :class:`~adapters.errors.AdapterFormatError`. The first
         time for an adapter it takes as long as reading its language model."""
         if self.beam:
-            loaded.beam_search.spelled(self.hot_words)
+            try:
+                loaded.beam_search.spelled(self.hot_words)
+            except BadHotWord as error:
+                raise BadHotWord(f"{error}: the adapter {loaded.record.name!r}, of {loaded.record.language}") from error
 
     def parts(
         self, path: BestPath, loaded: LoadedAdapter, *, frame_s: float, duration_s: float

@@ -216,7 +216,9 @@ class AdapterStore:
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, size)
         for what, stored in parsed.files.items():
-            content = files.get(what, b"")
+            content = files.get(what)
+            if content is None:
+                raise AdapterFormatError(name, f"adapter.json names a {what}, {stored.name}, and none came")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
                 raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
         with self.location.writing():

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match
 
 from adapters import errors as method
 from app.metrics import ERRORS
@@ -46,6 +47,10 @@ class BadCombination(RequestError):
 
 class BadBody(RequestError):
     """A body that is not of the form that its headers say."""
+
+
+class NotHttp(RequestError):
+    """What came is no request."""
 
 
 class SlowUpload(RequestError):
@@ -121,6 +126,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     BadParameter: Kind(422, "bad_parameter"),
     BadCombination: Kind(400, "bad_combination"),
     BadBody: Kind(400, "bad_body"),
+    NotHttp: Kind(400, "not_http"),
     BadAdapter: Kind(422, "bad_adapter"),
     AdapterTooLarge: Kind(413, "adapter_too_large"),
     NotAllowed: Kind(401, "not_allowed"),
@@ -165,6 +171,8 @@ def validation_message(errors: Sequence[Mapping[str, Any]], known: Iterable[str]
     given = first.get("input")
     if first["type"] == "extra_forbidden":
         return f"there is no parameter {str(param)[:_SHOWN]!r}; there are {', '.join(known)}", param
+    if first["type"] == "bool_parsing":
+        first = {**first, "msg": "should be true or false"}
     secret = param == "admin_key"  # what is told goes to logs
     shown = f", not {str(given)[:_SHOWN]!r}" if isinstance(given, str | int | float) and not secret else ""
     what = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
@@ -192,13 +200,28 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the router raises: no such route, or not with this method."""
     assert isinstance(error, HTTPException)
-    messages = {404: f"no such path: {request.url.path[:_SHOWN]}", 405: f"{request.method} is not possible here"}
+    headers = dict(error.headers or {})
+    messages = {404: f"no such path: {request.url.path[:_SHOWN]}; /docs lists those that there are"}
+    if error.status_code == 405:
+        possible = ", ".join(_methods(request))
+        messages[405] = f"{request.method} is not possible here; {possible} is"
+        headers["Allow"] = possible
     codes = {404: "no_such_path", 405: "method_not_allowed"}
     message = messages.get(error.status_code, str(error.detail))
     code = codes.get(error.status_code, "http_error")
     kind = Kind(error.status_code, code)
     _note(request, kind)
-    return _shaped(kind, message, None, dict(error.headers or {}))
+    return _shaped(kind, message, None, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the path of a request takes."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _note(request: Request, kind: Kind) -> None:

@@ -19,7 +19,9 @@ STAGE_SECONDS = Histogram(
     "tongues_stage_seconds", "Time of one stage of a request's life.", ["stage"], buckets=_SECONDS
 )
 ERRORS = Counter("tongues_errors_total", "Errors told to clients, by code.", ["code"])
-UPLOAD_BYTES = Counter("tongues_upload_bytes_total", "Bytes of audio received.")
+UPLOAD_BYTES = Counter(
+    "tongues_upload_bytes_total", "Bytes of bodies received: recordings, and adapters that are published."
+)
 AUDIO_SECONDS = Counter("tongues_audio_seconds_total", "Audio transcribed.", ["language"])
 DECODERS_LOST = Counter("tongues_decoders_lost_total", "Processes that decode audio and ended unasked.")
 TRUNCATED = Counter("tongues_truncated_total", "Recordings that broke off or lost parts.")

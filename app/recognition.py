@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -42,6 +43,8 @@ def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[Regis
     several = [tag.strip() for tag in (language or "").split(",") if tag.strip()]
     if not several and not adapter and engine.head is not None:
         return ()
+    if len(several) > 1 and "auto" in map(str.lower, several):
+        raise BadParameter("auto stands alone; or name the languages, as in lang=de,fr", "lang")
     if len(several) < 2:
         try:
             return (registry.resolve(language=several[0] if several else None, name=adapter or None),)
@@ -63,7 +66,8 @@ def choose(engine: Engine, lang: str | None, adapter: str | None) -> tuple[Regis
 def decoding_of(decode: str | None, hotwords: str) -> Decoding:
     """What ``decode`` and ``hotwords`` of a request ask for. Raises :class:`BadCombination` for hot words without a
     beam search, and :class:`BadParameter` for too many."""
-    words = tuple(dict.fromkeys(word.strip() for word in hotwords.split(",") if word.strip()))
+    listed = unicodedata.normalize("NFC", hotwords).split(",")
+    words = tuple(dict.fromkeys(word.strip() for word in listed if word.strip()))
     if words and decode == "greedy":
         raise BadCombination("hot words go with decode=beam, or with no decode at all", "hotwords")
     if len(words) > MOST_HOT_WORDS:

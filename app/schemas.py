@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.engine.whereabouts import State, Where
 
@@ -35,6 +35,12 @@ class TranscribeQuery(BaseModel):
     """What ``POST /transcribe`` can be asked, in the query or as fields of the form."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: Any) -> Any:
+        """A field that is left empty, as a form's are, is not given."""
+        return {name: value for name, value in given.items() if value != ""} if isinstance(given, dict) else given
 
     lang: Annotated[
         str | None,

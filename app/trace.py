@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters.errors import Draining
 from app.errors import error_response
 from app.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_RUNNING, STAGE_SECONDS
 
@@ -84,6 +86,13 @@ class TraceRequests:
         REQUESTS_RUNNING.inc()
         try:
             await self.app(scope, receive, send_traced)
+        except asyncio.CancelledError:  # the server ends, and cannot wait for it any longer
+            if status is not None:
+                raise
+            late = Draining(
+                "shutting down, and this took longer than it could wait: ask again, another one will answer"
+            )
+            await error_response(late)(scope, receive, send_traced)
         except Exception as error:
             _LOG.exception("request id=%s failed", trace.request_id)
             if status is not None:  # the answer has begun: all that is left is to break it off

@@ -49,25 +49,15 @@ def serve_command(
 
 def serve(settings: Settings) -> int:
     """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
-    import uvicorn
-
     from adapters.heap import keep_freed_memory, spare_what_is_loaded
     from app.main import create_app
+    from app.server import Server
 
     def stop() -> None:
         server.should_exit = True
 
     keep_freed_memory()
     app = create_app(settings, on_ready=spare_what_is_loaded, on_failure=stop)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # a line a request comes from app.trace
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
+    server = Server(app, app.state.service, settings)
     server.run()
     return int(app.state.service.failed or not server.started)

@@ -28,6 +28,7 @@ _FORM = {
 _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
 
 
+@router.head("", include_in_schema=False)
 @router.get("", response_model=AdaptersOut)
 async def adapters(request: Request) -> AdaptersOut:
     """Every adapter by name. One that cannot be worn is there too, as `failed` with the reason."""
@@ -35,6 +36,7 @@ async def adapters(request: Request) -> AdaptersOut:
     return AdaptersOut(adapters=listing(engine.registry, engine.where, engine.head))
 
 
+@router.head("/{name}", include_in_schema=False)
 @router.get("/{name}", response_model=AdapterOut)
 async def adapter(request: Request, response: Response, name: str) -> AdapterOut:
     """One adapter; its version is the `ETag`."""

@@ -14,6 +14,7 @@ from app.service import service_of
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=Health, responses={503: {"model": Health}})
 async def live(request: Request) -> Response:
     """Whether the process is worth keeping: 200 at once, 503 where the model could not be loaded or its device
@@ -22,6 +23,7 @@ async def live(request: Request) -> Response:
     return _answer(health, failed=health.status == "failed")
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", response_model=Health, responses={503: {"model": Health}})
 async def ready(request: Request) -> Response:
     """Whether requests can be sent here: 200 once the model is warm, 503 with the reason before and when draining."""
@@ -29,6 +31,7 @@ async def ready(request: Request) -> Response:
     return _answer(health, failed=health.status != "ok")
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format."""

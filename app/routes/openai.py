@@ -51,6 +51,7 @@ async def transcriptions(request: Request) -> Response:
     return _answer(told, query)
 
 
+@router.head("/models", include_in_schema=False)
 @router.get("/models", response_model=OpenAIModels)
 async def models(request: Request) -> OpenAIModels:
     """The adapters, and `auto`: that of `language`, or else of the language that is told from the recording."""
@@ -59,6 +60,7 @@ async def models(request: Request) -> OpenAIModels:
     return OpenAIModels(data=[_model(name, service.started_at) for name in names])
 
 
+@router.head("/models/{name:path}", include_in_schema=False)
 @router.get("/models/{name:path}", response_model=OpenAIModel)
 async def model(request: Request, name: str) -> OpenAIModel:
     """One of them."""

@@ -51,6 +51,22 @@ def test_the_router_speaks_as_all_others_do(live: Live, method: str, path: str, 
     assert (status != 405) or response.headers["allow"]
 
 
+def test_what_is_possible_is_told(live: Live) -> None:
+    refused = live.http.patch("/adapters/es")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
+    assert "PUT" in refused.json()["error"]["message"]
+    assert live.http.get("/transcribe").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/metrics", "/adapters", "/adapters/es", "/v1/models"]
+)
+def test_monitors_may_ask_for_heads(live: Live, path: str) -> None:
+    head, whole = live.http.head(path), live.http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 def test_own_errors_are_of_the_same_tree() -> None:
     own = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
     assert all(issubclass(cls, method.TonguesError) for cls in own if issubclass(cls, Exception))

@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.app.live import wait_until
+from tests.app.live import answer, wait_until
 from tests.app.recordings import long_silence, tone, wav
 from tests.hub import Hub
 from tests.mms import LANGUAGES, make_mms
@@ -184,3 +184,48 @@ def test_what_cannot_be_set_is_told_in_a_line(
         assert running.wait(300) == 1
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert re.search(f"^error: .*{reason}", line)
+
+
+def test_what_is_no_http_is_refused_in_the_one_shape(served: tuple[int, httpx.Client]) -> None:
+    _, http = served
+    for line in ("POST /transcribe?lang=es&hotwords=niño HTTP/1.1", "nothing at all"):
+        with socket.create_connection(("127.0.0.1", http.base_url.port or 0), timeout=20) as connection:
+            connection.sendall(f"{line}\r\nHost: x\r\n\r\n".encode())
+            status, told = answer(connection)
+        assert (status, told["error"]["code"]) == (400, "not_http")
+        assert "percent-encoded" in told["error"]["message"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_told_to_stop_it_answers_what_runs_and_takes_nothing_new(
+    model_folder: Path, tmp_path: Path, finished: bool
+) -> None:
+    port, data = free_port(), wav(tone(2.0))
+    settings = {"TONGUES_DRAIN_S": "60" if finished else "4"}
+    with (
+        process(tmp_path / "log", "--models", str(model_folder), "--port", str(port), **settings) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
+        wait_until(lambda: is_ready(http) or running.poll() is not None)
+        head = f"POST /transcribe?lang=es HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as upload:
+            upload.sendall(head + data[: len(data) // 2])
+            wait_until(lambda: "tongues_requests_running 2.0" in http.get("/metrics").text)
+            running.send_signal(signal.SIGTERM)
+            wait_until(lambda: http.get("/health/ready").status_code == 503)
+            assert http.get("/health/ready").json()["status"] == "draining"
+            assert http.get("/health/live").status_code == 200
+            refused = http.post("/transcribe?lang=es", content=data)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            assert refused.headers["retry-after"] == "5"
+            if finished:
+                upload.sendall(data[len(data) // 2 :])
+            status, told = answer(upload)
+        if finished:
+            assert (status, told["language"]) == (200, "es")
+        else:
+            assert (status, told["error"]["code"]) == (503, "shutting_down")
+        running.wait(timeout=30)
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    assert f"status={status}" in log
