@@ -116,11 +116,23 @@ class Shelf:
         self.away: str | None = None  #: why it, or a part of it, could not be looked at when that was tried last
         self._fingerprint, self._size = fingerprint, size
         self._read: dict[str, tuple[Signature | None, RegisteredAdapter | RefusedAdapter]] = {}
+        self._looked = False
         self._unread: dict[str, Exception] = {}  # what kept records from being read, at the last look
 
     def found(self) -> Found:
-        """What is there, by name."""
-        return self._look()
+        """What is there, by name; where it cannot be looked at any more, what was seen there last. Raises ``OSError``
+        where it never could."""
+        try:
+            found = self._look()
+        except OSError as error:
+            if not self._looked:
+                raise
+            if self.away is None:
+                log.warning("what was seen last of a store stands: %s", error)
+            self.away = reason(error)
+            return self._known()
+        self._looked, self.away = True, None
+        return found
 
     def refresh(self) -> None:
         """What is :meth:`found` next is what is there now. Raises :class:`~adapters.errors.StoreAway`."""
@@ -136,6 +148,9 @@ class Shelf:
             error = self._unread[name]
             trace = None if isinstance(error, StoreAway) else error
             log.warning("the record of %s in %s cannot be read: %s", name, self.store, reason(error), exc_info=trace)
+        return self._known()
+
+    def _known(self) -> Found:
         return {name: known[1] for name, known in self._read.items()}
 
     def _look_at(self, name: str, signature: Signature) -> None:

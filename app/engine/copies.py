@@ -25,6 +25,7 @@ log = logging.getLogger("tongues.engine")
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _READERS, _FETCHERS = 2, 8
+_MOST_FAILURES = 1_000  # that are remembered, of versions that may never be asked for again
 
 
 class HostCopies:
@@ -123,6 +124,8 @@ class HostCopies:
                 log.exception("%s cannot be read", worn.name)
             self._failed[worn] = _failure(adapter, error)
             self._backoffs.setdefault(worn, Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)).failed(self._clock())
+            if len(self._failed) > _MOST_FAILURES:
+                self.forgive(next(iter(self._failed)))
             raise _anew(self._failed[worn]) from error
         finally:
             del self._loading[worn]

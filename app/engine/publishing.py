@@ -82,8 +82,9 @@ class Publishing:
         for task in (self._watch, self._sweeping):
             if task is not None:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                (ended,) = await asyncio.gather(task, return_exceptions=True)
+                if isinstance(ended, Exception):
+                    log.error("%s had failed", task.get_name(), exc_info=ended)
         self._fetches.keep([])
 
     async def refresh(self) -> None:
@@ -129,7 +130,8 @@ class Publishing:
         async with self._publishing:
             await self.refresh()
             current = self._current(name, instead_of)
-            stores = [one.store for one in self._registry.look().refused if one.name == name]
+            found = await asyncio.to_thread(self._registry.look)
+            stores = [one.store for one in found.refused if one.name == name]
             if current is not None and name not in self.refused:
                 stores = [current.store]
             if not stores:

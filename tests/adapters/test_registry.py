@@ -247,3 +247,22 @@ def test_thousands_are_registered_without_reading_weights(store):
         known.resolve(language="de")
     with pytest.raises(AdapterError, match="is missing"):
         known.load(known.resolve(name="de-7"))
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(tmp_path):
+    near, other = AdapterStore(tmp_path / "near"), AdapterStore(tmp_path / "other")
+    publish(near)
+    publish(other, "fr", language="fr")
+    known = registry(near, other)
+    (tmp_path / "near").rename(tmp_path / "moved")
+    (tmp_path / "near").write_text("no folder")
+    publish(other, "es", language="es")
+    assert sorted(known.look().adapters) == ["de", "es", "fr"], "what was seen there last stands"
+    assert "irectory" in known.away[str(near)]
+    (tmp_path / "near").unlink()
+    (tmp_path / "moved").rename(tmp_path / "near")
+    assert sorted(known.look().adapters) == ["de", "es", "fr"]
+    assert known.away == {}
+    (tmp_path / "bad").write_text("no folder")
+    with pytest.raises(OSError, match="irectory"):
+        registry(AdapterStore(tmp_path / "bad"))
