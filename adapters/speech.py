@@ -16,14 +16,14 @@ from adapters.frontend import SAMPLE_RATE, Geometry
 
 PAUSE_S = 0.8
 """Quiet for so long, and the speech before and after it are stretches of their own."""
-EDGE_S = 0.3
-"""Quiet for so long at the begin or the end is no part of the speech."""
+EDGE_S = 0.4
+"""Very quiet for so long at the begin or the end is no part of the speech."""
 MARGIN_S = 0.12
 """Of quiet that stays with speech on either side, as in training corpora: what is soft in a word lies there."""
 SHORTEST_SPEECH_S = 0.1
 """Of loud frames; a click is no speech."""
 
-_QUIETEST_DB, _LEAST_DB, _ABOVE_NOISE_DB = 40.0, 20.0, 3.0
+_QUIETEST_DB, _VERY_QUIET_DB, _QUIET_DB, _ABOVE_NOISE_DB = 40.0, 30.0, 20.0, 3.0
 _LOUD_DB = 25.0
 
 
@@ -38,8 +38,9 @@ class Stretch(NamedTuple):
 def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     """Speech and long quiet by turns, all frames of (N,) float32; one stretch of speech where neither is to be told.
 
-    A frame is quiet 40 dB below the loudest one, or between 40 and 20 dB below it where it is no more than 3 dB above
-    the background, the quietest tenth. Nobody speaks 25 dB below somebody else: such a stretch counts as quiet.
+    A frame is quiet 40 dB below the loudest one, or 20 dB below it where it is no more than 3 dB above the background,
+    the quietest tenth; at the begin and the end, where words fade away, less than ``PAUSE_S`` of it counts only where
+    that is 30 dB below. Nobody speaks 25 dB below somebody else: such a stretch counts as quiet.
     """
     frames, hop = geometry.frames(samples.size), geometry.hop
     pause, edge, margin, shortest = (
@@ -51,12 +52,19 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     level = _levels_db(samples[: frames * hop], hop)
     loudest = float(level.max())
     noise = float(np.percentile(level, 10)) + _ABOVE_NOISE_DB
-    loud = level >= max(loudest - _QUIETEST_DB, min(noise, loudest - _LEAST_DB))
+    loud, audible = (
+        level >= max(loudest - _QUIETEST_DB, min(noise, loudest - quiet)) for quiet in (_QUIET_DB, _VERY_QUIET_DB)
+    )
+    heard = audible.nonzero()[0]
     found: list[Stretch] = []
     for begin, end in _runs(loud, pause):
         if loud[begin:end].sum() < shortest or level[begin:end].max() < loudest - _LOUD_DB:
             continue
-        begin, end = 0 if begin < edge else begin - margin, frames if end > frames - edge else end + margin
+        if begin < pause:
+            begin = margin if heard[0] < edge else int(heard[0])
+        if end > frames - pause:
+            end = frames - margin if heard[-1] >= frames - edge else int(heard[-1]) + 1
+        begin, end = begin - margin, end + margin
         ended = found[-1].end if found else 0
         if begin > ended:
             found.append(Stretch(ended, begin, speech=False))

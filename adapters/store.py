@@ -216,11 +216,12 @@ class AdapterStore:
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, size)
         for what, stored in parsed.files.items():
-            content = files.get(what)
-            if content is None:
-                raise AdapterFormatError(name, f"adapter.json names a {what}, {stored.name}, and none came")
+            content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
-                raise AdapterCorrupt(name, f"what came as {what} is not the file that adapter.json names by its hash")
+                wrong = (
+                    f"what came as {what} is not the file" if what in files else f"no {what} came, the {stored.name}"
+                )
+                raise AdapterCorrupt(name, f"{wrong} that adapter.json names by its hash")
         with self.location.writing():
             self._write(parsed, files, size)
         return parsed

@@ -16,8 +16,8 @@ from typing import Any
 import jiwer
 import numpy as np
 
+from adapters.training.clip_samples import read_clip
 from adapters.training.corpus.text import UnusableText, normalise
-from adapters.training.data import read_clip
 from adapters.training.evaluate import evaluate
 from adapters.training.manifest import Clip, read_manifest
 from benchmarks.server import ROOT

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
@@ -120,7 +121,10 @@ def write_tuned(
     record = {"started_from": read_record(start), "tuned": made_from}
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")  # first: what is cut off here is written again
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
-    encoder.model.save_pretrained(folder, state_dict=state)
+    try:
+        encoder.model.save_pretrained(folder, state_dict=state)
+    except SafetensorError as error:
+        raise BackboneError(f"{folder}: the backbone cannot be written: {error}") from error
     if (start / _PREPROCESSOR).exists():
         shutil.copyfile(start / _PREPROCESSOR, folder / _PREPROCESSOR)
     for file in folder.iterdir():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from adapters.errors import DataError
+from adapters.language import language_key
 from adapters.training.manifest import Clip, read_manifest
 from adapters.training.train_config import TrainConfig
+from adapters.vocab import Vocab
+
+log = logging.getLogger("tongues.training")
 
 
 def clips_for(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:
@@ -16,7 +23,8 @@ def clips_for(manifest: Path, language: str, config: TrainConfig) -> dict[str, l
     none."""
     every = read_manifest(manifest)
     spoken = {clip.language for clip in every}
-    clips = [clip for clip in every if clip.language == language]
+    clips = [clip for clip in every if language_key(clip.language) == language_key(language)]
+    clips = [replace(clip, language=language) for clip in clips]  # however the manifest spells it
     if not clips:
         raise DataError(f"{manifest}: no clips of {language!r}; there are {', '.join(sorted(spoken))}")
     found: dict[str, list[Clip]] = {"train": [], "dev": [], "test": []}
@@ -30,6 +38,22 @@ def clips_for(manifest: Path, language: str, config: TrainConfig) -> dict[str, l
             of = f" from {', '.join(config.sources)}" if config.sources else ""
             raise DataError(f"{manifest}: no {split} clips of {language!r}{of}; train, dev and test each need some")
     return found
+
+
+def warn_of_letters(clips: Mapping[str, Sequence[Clip]], vocab: Vocab) -> None:
+    """Tell of letters that are in ``clips`` of a split and not in ``vocab``."""
+    known = {*"".join(vocab.tokens), " "}
+    for split, some in clips.items():
+        strange = [set(clip.text) - known for clip in some]
+        if count := sum(map(bool, strange)):
+            letters = ", ".join(map(repr, sorted(set().union(*strange))[:10]))
+            log.warning(
+                "%d of %d %s clips have letters that no train clip has (%s): they cannot be heard, and count as errors",
+                count,
+                len(some),
+                split,
+                letters,
+            )
 
 
 def _some(clips: list[Clip], seconds: float, seed: int) -> list[Clip]:

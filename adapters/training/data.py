@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, Geometry
+from adapters.training.clip_samples import clip_samples
 from adapters.training.losses import needed_frames
 from adapters.training.manifest import Clip, write_text_atomically
 from adapters.vocab import DELIMITER, Vocab
 
 _SHORTEST_S = 0.1  # faster by some, it still has a frame
+LONGEST_S = 60.0
+"""Of a clip to train on: attention is over all of it at once."""
 _DECODED = 256  # clips at a time, by as many threads as there are cores
 
 
@@ -88,43 +90,17 @@ class AudioCache:
         write_text_atomically(index, json.dumps({"key": key.hexdigest()[:16], "ends": ends}))
 
 
-def check_clips(clips: Sequence[Clip]) -> None:
-    """Raises what :func:`clip_samples` does."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        for _ in threads.map(clip_samples, clips):
-            pass
-
-
-def clip_samples(clip: Clip) -> np.ndarray:
-    """(N,) float32 in -1..1. Raises :class:`~adapters.errors.DataError`, naming the line, for what :func:`read_clip`
-    refuses."""
-    try:
-        return read_clip(clip.path)
-    except DataError as error:
-        raise clip.fault(str(error)) from error
-
-
 def _decoded(clip: Clip) -> np.ndarray:
     """(N,) int16."""
     samples = clip_samples(clip)
     if samples.size < _SHORTEST_S * SAMPLE_RATE:
         raise clip.fault(f"{clip.path}: {samples.size} samples; training takes at least {_SHORTEST_S} s")
+    if samples.size > LONGEST_S * SAMPLE_RATE:
+        raise clip.fault(
+            f"{clip.path}: {samples.size / SAMPLE_RATE:.0f} s; training takes {LONGEST_S:.0f} s at most: "
+            "cut it at pauses, and its text with it"
+        )
     return (samples * 32768.0).clip(-32768, 32767).astype(np.int16)
-
-
-def read_clip(path: Path) -> np.ndarray:
-    """A recording of a corpus, (N,) float32 in -1..1.
-
-    Raises :class:`~adapters.errors.DataError` where it is missing, broken, or not 16 kHz mono.
-    """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if rate != SAMPLE_RATE or samples.shape[1] != 1:
-        raise DataError(f"{path}: {rate} Hz, {samples.shape[1]} channels; a corpus is {SAMPLE_RATE} Hz, 1 channel")
-    found: np.ndarray = samples[:, 0]
-    return found
 
 
 def vocabulary(clips: Sequence[Clip]) -> Vocab:

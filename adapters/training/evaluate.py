@@ -23,7 +23,8 @@ from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Recogniser
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from adapters.training.data import clip_samples, through_telephone
+from adapters.training.clip_samples import clip_samples
+from adapters.training.data import through_telephone
 from adapters.training.manifest import SPLITS, Clip, read_manifest
 from adapters.vocab import Vocab
 from adapters.windows import Window, cut
@@ -93,6 +94,7 @@ def evaluate(
         announce(f"left out: {refused.error}")
     clips = [clip for clip in read_manifest(manifest) if clip.split == split]
     clips = [clip for clip in clips if not sources or clip.source in sources]
+    asked_for_all = not languages and adapter is None
     if adapter is not None and not languages:
         languages = [registry.resolve(name=adapter).record.language]
     elif not languages:
@@ -100,6 +102,10 @@ def evaluate(
     adapters = {language_key(tag): registry.resolve(language=tag, name=adapter) for tag in languages}
     spoken = {clip.language: adapters.get(language_key(clip.language)) for clip in clips}
     chosen = {tag: registered for tag, registered in spoken.items() if registered is not None}
+    if asked_for_all:
+        for tag in sorted(spoken.keys() - chosen.keys()):
+            count = sum(clip.language == tag for clip in clips)
+            announce(f"left out: {count} clips of {tag!r}, for which there is no adapter")
     clips = [clip for clip in clips if clip.language in chosen]
     keys = {language_key(clip.language) for clip in clips}
     if without := [tag for tag in languages if language_key(tag) not in keys]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from adapters.errors import DataError
+from adapters.language import language_key
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _TEXT_FIELDS = ("path", "text", "language", "source", "licence", "split")
 _OPTIONAL = {"voice", "synthetic", "phones"}
+_MOST_SECONDS = 1e6
 _FIELDS = {*_TEXT_FIELDS, *_OPTIONAL, "seconds"}
 
 
@@ -30,7 +32,7 @@ class Clip:
     """16 kHz mono audio; as read, already joined to the manifest's folder."""
     seconds: float
     text: str
-    """Normalised: lower case, no punctuation, single spaces."""
+    """Normalised: lower case, no punctuation, single spaces; NFC, whatever the manifest has."""
     language: str
     """BCP 47, without a region."""
     source: str
@@ -90,9 +92,13 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         value = record[name]
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{where}: {name} must be a text that is not empty, got {value!r}")
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"{where}: {name} has a character in it that no text has: {value[:80]!a}")
     seconds = record["seconds"]
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise DataError(f"{where}: seconds must be a positive number, got {seconds!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < _MOST_SECONDS:
+        raise DataError(f"{where}: seconds must be a positive number, got {_shown(seconds)}")
+    if language_key(record["language"]) is None:
+        raise DataError(f"{where}: language must be a tag, such as 'de', got {record['language'][:40]!r}")
     if record["split"] not in SPLITS:
         raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
     voice = record.get("voice")
@@ -106,7 +112,7 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         where=where,
         path=folder / record["path"],
         seconds=float(seconds),
-        text=record["text"],
+        text=unicodedata.normalize("NFC", record["text"]),
         language=record["language"],
         source=record["source"],
         licence=record["licence"],
@@ -114,6 +120,13 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         voice=voice,
         synthetic=synthetic,
     )
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:40]
+    except ValueError:  # Python writes no number of thousands of digits
+        return "one of thousands of digits"
 
 
 def _phones(value: object, where: str) -> tuple[tuple[str, float], ...]:
@@ -128,7 +141,7 @@ def _phones(value: object, where: str) -> tuple[tuple[str, float], ...]:
 def read_json_lines(path: Path) -> list[tuple[str, object]]:
     """Every line that is not blank, parsed, with `file:line` for messages. DataError where it is not JSON."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; `tongues data build --out DIR` writes DIR/manifest.jsonl") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +153,7 @@ def read_json_lines(path: Path) -> list[tuple[str, object]]:
         where = f"{path}:{number}"
         try:
             records.append((where, json.loads(line)))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not a line of JSON: {error}") from error
     return records
 
@@ -149,11 +162,14 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write beside `path`, sync, and replace: a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json_lines(path: Path, records: Iterable[object]) -> None:

@@ -69,7 +69,7 @@ def _process(
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     try:
         function(*args)
-    except TonguesError as error:
+    except (TonguesError, OSError) as error:
         said.put(str(error))
         sys.exit(1)
 

@@ -50,13 +50,20 @@ def claim(folder: Path, made_from: Mapping[str, Any], *, rank: int = 0) -> None:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers and containers of them) beside ``path``, sync, and replace."""
+    """Write ``state`` (tensors, numbers and containers of them) beside ``path``, sync, and replace.
+
+    Raises :class:`~adapters.errors.DataError` where it cannot be written; what was there before stays."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # a disk that is full is either
+        raise DataError(f"{path}: the checkpoint cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: str) -> dict[str, Any] | None:

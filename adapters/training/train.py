@@ -7,7 +7,6 @@ them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -19,20 +18,22 @@ from torch import Tensor
 
 from adapters.backbone import fingerprint, read_normalised
 from adapters.bank import Bank
-from adapters.errors import DataError, TonguesError
+from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.language import language_tag
 from adapters.record import AdapterRecord, check_name
 from adapters.store import AdapterStore
 from adapters.training.backbone_folder import check_tuned, start_head, write_tuned
-from adapters.training.clips import clips_for
-from adapters.training.data import AudioCache, Augmentation, check_clips, encoded, text_key, vocabulary
+from adapters.training.clip_samples import check_clips
+from adapters.training.clips import clips_for, warn_of_letters
+from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
 from adapters.training.manifest import Clip, licence_of, write_json_lines
 from adapters.training.precision import prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
+from adapters.training.publish_once import publish_once
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 from adapters.training.train_config import TrainConfig
@@ -112,6 +113,8 @@ class _Run:
         self.first = self.together.is_main_process
         self.clips = clips_for(manifest, language, config)
         self.vocab = vocabulary(self.clips["train"])
+        if self.first:
+            warn_of_letters(self.clips, self.vocab)
         self.trainee = Trainee(self.backbone, config, self.vocab.size, self.device)
         adapter = self.trainee.adapter
         start_head(self.backbone, self.vocab, adapter.tensors()["head.weight"], adapter.tensors()["head.bias"])
@@ -219,13 +222,10 @@ class _Run:
             "sources": sorted({clip.source for clip in self.cache.clips}),
             **trainee.counts,
         }
-        store = AdapterStore(models / "adapters")
-        tensors = {key: tensor.detach().half().cpu() for key, tensor in adapter.tensors().items()}
-        if self._is_current(store, name, tensors, training, known_by):
-            return  # with what it was given since, a language model say
-        store.publish(
+        publish_once(
+            AdapterStore(models / "adapters"),
             name,
-            tensors,
+            {key: tensor.detach().half().cpu() for key, tensor in adapter.tensors().items()},
             self.vocab,
             language=self.language,
             config=adapter.config,
@@ -237,19 +237,6 @@ class _Run:
             licence=licence_of(clip.licence for clip in self.cache.clips),
             synthetic=any(clip.synthetic for clip in self.cache.clips),
         )
-
-    def _is_current(
-        self, store: AdapterStore, name: str, tensors: dict[str, Tensor], training: dict[str, Any], fingerprint: str
-    ) -> bool:
-        """Whether what is published as ``name`` came of this run."""
-        try:
-            record = store.record(name)
-            if (record.fingerprint, record.training) != (fingerprint, json.loads(json.dumps(training))):
-                return False
-            found = store.load(record, size=self.trainee.encoder.size)
-        except TonguesError:
-            return False
-        return found.vocab == self.vocab and all(torch.equal(found.tensors[key], tensors[key]) for key in tensors)
 
     def _cer(self) -> float:
         """The first process', for all: they go on or end together."""

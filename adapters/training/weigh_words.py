@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,21 @@ from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training.evaluate import Candidate, Rates, decoded, error_rates, hear_paths
 from adapters.training.manifest import licence_of, read_manifest
+from adapters.vocab import Vocab
 
 ALPHAS, BETAS = (0.2, 0.4, 0.7, 1.0), (0.0, 1.0, 2.5, 4.0)
+
+
+def _announce_unspelled(sentences: Sequence[str], vocab: Vocab, announce: Callable[[str], None]) -> None:
+    letters = {*"".join(vocab.tokens)}
+    words = Counter(word for sentence in sentences for word in sentence.split())
+    strange = [word for word, _ in words.most_common() if not set(word) <= letters]
+    if strange:
+        count, total = sum(words[word] for word in strange), words.total()
+        announce(
+            f"{count} of {total} words have letters that the adapter never says, and are of no use: "
+            f"{', '.join(strange[:5])}; sentences are normalised as its training texts were"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ def add_language_model(
     }
     if not splits["dev"]:
         raise DataError(f"{manifest}: no dev clips of {record.language!r} to weigh words on")
+    if not isinstance(sentences, bytes):
+        _announce_unspelled(sentences, loaded.vocab, announce)
     arpa = sentences if isinstance(sentences, bytes) else estimate(sentences, order)
     BeamSearch(loaded.vocab, LanguageModel(arpa))  # what cannot be searched with need not be heard for
     bank = Bank(encoder.size, limit=1, device=torch.device(device))

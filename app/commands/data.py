@@ -11,7 +11,12 @@ from rich.progress import Progress as Bar
 
 from app.commands.console import errors_told, listed
 
-data_app = typer.Typer(name="data", help="Make a corpus, pack it, unpack it.", no_args_is_help=True)
+_MOST_TOLD = 20
+data_app = typer.Typer(
+    name="data",
+    help="Make a corpus, of packages or of recordings of one's own; pack it, unpack it.",
+    no_args_is_help=True,
+)
 
 
 @data_app.command("build")
@@ -32,6 +37,41 @@ def build_command(
     with errors_told(console):
         wanted = listed(languages)
         report = build(out, wanted, packages, workers=workers, console=console)
+    Console().print(report_table(report))
+
+
+@data_app.command("import")
+def import_command(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            help="A CSV or TSV with the columns path and text (split and voice, if there are), or a folder of "
+            "recordings, each with a .txt of its name.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl and report.json.")],
+    lang: Annotated[str, typer.Option(help="Language tag.")],
+    licence: Annotated[str, typer.Option(help="Of the recordings, in SPDX's words; a trained adapter names it.")],
+    source: Annotated[str, typer.Option(help="A name for where they come from.")] = "own",
+    audio: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Where the table's files lie, if not beside it.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
+) -> None:
+    """Recordings of one's own, in any format -> trimmed 16 kHz FLAC, normalised texts and a manifest."""
+    from adapters.training.corpus.report import report_table
+    from adapters.training.corpus.table import import_table
+
+    console = Console(stderr=True)
+    with errors_told(console):
+        report, rejects = import_table(
+            table, out, lang, licence=licence, source=source, audio=audio, workers=workers, console=console
+        )
+    for where, reason in rejects[:_MOST_TOLD]:
+        typer.echo(f"left out: {where}: {reason}", err=True)
+    if len(rejects) > _MOST_TOLD:
+        typer.echo(f"left out: {len(rejects) - _MOST_TOLD} more", err=True)
     Console().print(report_table(report))
 
 

@@ -17,8 +17,8 @@ def train_command(
     method: Annotated[
         str, typer.Option(help="bottleneck (the paper's), lora, head (nothing inside the layers), or full fine-tuning.")
     ] = "bottleneck",
-    bottleneck: Annotated[int, typer.Option(min=1, help="Width of the bottleneck.")] = 32,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 8,
+    bottleneck: Annotated[int, typer.Option(min=1, max=65_536, help="Width of the bottleneck.")] = 32,
+    rank: Annotated[int, typer.Option(min=1, max=65_536, help="Rank of LoRA.")] = 8,
     layers: Annotated[
         int | None, typer.Option(min=0, help="Layers from the top; the top half, if left out, or all with full.")
     ] = None,
@@ -39,7 +39,7 @@ def train_command(
     telephone: Annotated[
         float, typer.Option(min=0, max=1, help="Of the varied clips, those sent through a telephone line.")
     ] = 0.15,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Decides everything random.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores or GPUs.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -50,7 +50,9 @@ def train_command(
 
     from adapters.config import Norms
     from adapters.errors import DataError
+    from adapters.record import check_name
     from adapters.store import AdapterStore
+    from adapters.training.clips import clips_for
     from adapters.training.processes import run_processes
     from adapters.training.train import train
     from adapters.training.train_config import METHODS, TrainConfig
@@ -58,6 +60,10 @@ def train_command(
 
     tags = listed(lang)
     with errors_told():
+        if not tags:
+            raise DataError("--lang names a language, such as 'de', or several, separated by commas")
+        if not 0 < lr < 1:
+            raise DataError(f"--lr is between 0 and 1, such as 2e-3, not {lr}")
         if norms not in ("none", "adapted", "all"):
             raise DataError(f"--norms takes none, adapted or all, not {norms!r}")
         if method not in METHODS:
@@ -79,11 +85,33 @@ def train_command(
             augmentation=replace(TrainConfig().augmentation, telephone=telephone),
             seed=seed,
         )
+        for tag in tags:  # what is wrong with the last is told before the first is trained
+            check_name(name or tag)
+            clips_for(data, tag, config)
+        if out is not None:
+            (out / "adapters").mkdir(parents=True, exist_ok=True)
         for tag in tags:
             adapter = name or tag
+            had = _has_language_model((out or models) / "adapters", adapter)
             folder = (run or Path("runs") / models.name) / adapter
             told = partial(train, name=adapter, out=out, device=device, keep_trunk=keep_trunk)
             run_processes(told, (data, models, tag, folder, config), processes)
             record = AdapterStore((out or models) / "adapters").record(adapter)
             rates = record.metrics["test"]
             typer.echo(f"{record.name} {record.version}: test CER {rates['cer']:.1%}, WER {rates['wer']:.1%}")
+            if had and record.language_model is None:
+                typer.echo(
+                    f"{adapter}: the language model of the version before is gone; `tongues words` gives it one",
+                    err=True,
+                )
+
+
+def _has_language_model(store: Path, adapter: str) -> bool:
+    """Whether the adapter that is published there now brings one."""
+    from adapters.errors import TonguesError
+    from adapters.store import AdapterStore
+
+    try:
+        return AdapterStore(store).record(adapter).language_model is not None
+    except TonguesError:
+        return False

@@ -46,6 +46,6 @@ def _lines(text: Path) -> list[str]:
     from adapters.errors import DataError
 
     try:
-        return text.read_text(encoding="utf-8").splitlines()
+        return [line for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{text}: not readable as UTF-8 text: {error}") from error

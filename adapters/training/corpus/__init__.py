@@ -1,4 +1,4 @@
-"""A speech corpus in thirteen languages out of Debian packages.
+"""A speech corpus: in thirteen languages out of Debian packages, or of one's own recordings.
 
 packages.py    .deb packages -> an unpacked tree
 sources.py     the tree -> recordings with their raw transcripts, one parser a source
@@ -6,6 +6,7 @@ text.py        a raw transcript -> the normalised text of its language, or why i
 clip_audio.py  a recording -> trimmed 16 kHz mono FLAC
 split.py       texts -> train, dev, test, so that no sentence crosses
 build.py       all of the above, in order
+table.py       recordings of one's own, listed in a table, in the same way
 report.py      clips, minutes and rejects a language
 texts.py       the tree -> sentences in any language
 synthesis.py   a sentence -> speech, by eSpeak NG

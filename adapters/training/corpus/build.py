@@ -77,9 +77,9 @@ def build(
         for recording in source.recordings(root, language)
     ]
     rejects: list[Reject] = []
-    recordings = _distinct(_with_usable_text(found, rejects), rejects)
-    clips = _with_usable_audio(recordings, out, workers, console, rejects)
-    clips = _with_split(_unhurried(clips, rejects), rejects)
+    recordings = distinct(_with_usable_text(found, rejects), rejects)
+    clips = with_usable_audio(recordings, out, workers, console, rejects)
+    clips = _with_split(unhurried(clips, rejects), rejects)
     if not clips:
         raise DataError(f"nothing usable among {len(found)} recordings in {root}")
     clips.sort(key=lambda clip: (clip.language, clip.path))
@@ -115,7 +115,7 @@ def _with_usable_text(recordings: Sequence[Recording], rejects: list[Reject]) ->
     return kept
 
 
-def _distinct(recordings: Sequence[Recording], rejects: list[Reject]) -> list[Recording]:
+def distinct(recordings: Sequence[Recording], rejects: list[Reject]) -> list[Recording]:
     """Each recorded sound once. One that goes by several texts or languages is right for one at most: none is kept."""
     by_content: dict[bytes, list[Recording]] = defaultdict(list)
     for recording in recordings:
@@ -130,7 +130,7 @@ def _distinct(recordings: Sequence[Recording], rejects: list[Reject]) -> list[Re
     return kept
 
 
-def _with_usable_audio(
+def with_usable_audio(
     recordings: Sequence[Recording], out: Path, workers: int, console: Console, rejects: list[Reject]
 ) -> list[Clip]:
     """Clips (all in train, for now) of those whose sound is whole and of a length that fits the text."""
@@ -204,7 +204,7 @@ def misfit(text: str, seconds: float) -> str | None:
     return None
 
 
-def _unhurried(clips: Sequence[Clip], rejects: list[Reject]) -> list[Clip]:
+def unhurried(clips: Sequence[Clip], rejects: list[Reject]) -> list[Clip]:
     """Those not spoken much faster than their source's usual; the rate of single words and letters says nothing."""
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     for clip in clips:

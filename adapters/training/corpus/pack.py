@@ -20,8 +20,8 @@ import numpy as np
 import soxr
 
 from adapters.errors import DataError
+from adapters.training.clip_samples import read_clip
 from adapters.training.corpus.clip_audio import SAMPLE_RATE, Samples, flac_seconds, write_flac
-from adapters.training.data import read_clip
 from adapters.training.manifest import (
     Clip,
     clip_from_json,

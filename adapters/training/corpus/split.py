@@ -26,13 +26,13 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def split_language(seconds: dict[str, float]) -> dict[str, Split]:
+def split_language(seconds: dict[str, float], *, test_seconds: float = TEST_SECONDS) -> dict[str, Split]:
     """Normalised text -> split, for one language. `seconds`: text -> length of all of its clips together.
 
-    test takes texts until it has both 8 % and two minutes, dev until it has 8 %.
+    test takes texts until it has both 8 % and ``test_seconds``, dev until it has 8 %.
     """
     total = sum(seconds.values())
-    wanted: list[tuple[Split, float]] = [("test", max(TEST_SHARE * total, TEST_SECONDS)), ("dev", DEV_SHARE * total)]
+    wanted: list[tuple[Split, float]] = [("test", max(TEST_SHARE * total, test_seconds)), ("dev", DEV_SHARE * total)]
     splits: dict[str, Split] = {}
     taken = 0.0
     for text in sorted(seconds, key=text_hash):

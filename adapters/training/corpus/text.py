@@ -80,6 +80,40 @@ def normalise(text: str, language: str) -> str:
     return text
 
 
+def normalise_any(text: str) -> str:
+    """As :func:`normalise`, in a language whose alphabet nobody has told: letters and marks of any script, apostrophes
+    and joiners within words.
+
+    Raises:
+        UnusableText: a stage direction, a digit, a symbol that is spoken, a lost letter, or nothing that is said.
+    """
+    original = text
+    if any(any(map(str.isalnum, direction)) for direction in _DIRECTION.findall(text)):
+        raise UnusableText("stage direction", original)
+    if "\N{REPLACEMENT CHARACTER}" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise UnusableText("lost letters", original)
+    text = unicodedata.normalize("NFC", _DIRECTION.sub(" ", text)).translate(_APOSTROPHE).lower()
+    text = unicodedata.normalize("NFC", text)
+    kept = []
+    for index, character in enumerate(text):
+        category = unicodedata.category(character)
+        within = 0 < index < len(text) - 1 and all(
+            unicodedata.category(text[at])[0] in "LM" for at in (index - 1, index + 1)
+        )
+        if category[0] in "LM" or (within and character in "'\u200c\u200d"):
+            kept.append(character)
+        elif category[0] == "N":
+            raise UnusableText("digits", original)
+        elif category in ("Sc", "Sm", "So") or character in _SPOKEN:
+            raise UnusableText("spoken symbols", original)
+        elif category[0] != "C" or character.isspace():
+            kept.append(" ")
+    text = " ".join("".join(kept).split())
+    if not text:
+        raise UnusableText("empty text", original)
+    return text
+
+
 def _spelling(text: str, language: str) -> str:
     """Different ways to type the same word made one."""
     if language == "ro":

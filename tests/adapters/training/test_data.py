@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import DataError
+from adapters.training.clip_samples import read_clip
 from adapters.training.data import (
     AudioCache,
     Augmentation,
     epoch_batches,
     language_weights,
-    read_clip,
     some_of_each,
     text_key,
     through_telephone,
@@ -61,8 +61,7 @@ def test_audio_is_decoded_once(clips, tmp_path, monkeypatch):
 
 def test_another_corpus_is_another_file(clips, tmp_path):
     keys = {AudioCache(clips, tmp_path / "cache").key, AudioCache(clips[:4], tmp_path / "cache").key}
-    recorded(tmp_path, "0.flac", noise(9_000))
-    changed = AudioCache(clips, tmp_path / "cache")
+    changed = AudioCache([recorded(tmp_path, "0.flac", noise(9_000)), *clips[1:]], tmp_path / "cache")
     assert changed.key not in keys
     assert changed.length(0) == 9_000
 
@@ -91,14 +90,28 @@ def test_no_clips_are_an_empty_cache(tmp_path):
             lambda folder: replace(recorded(folder, "x.flac", noise(9)), path=folder / "no.flac"),
             "there is no such file",
         ),
+        (lambda folder: recorded(folder, "x.wav", noise(0)), "no samples in it"),
+        (lambda folder: _with_a_nan(recorded(folder, "x.flac", noise(9_000))), "samples that are no numbers"),
+        (lambda folder: recorded(folder, "x.flac", noise(16_000 * 61)), "61 s; training takes 60 s at most"),
+        (
+            lambda folder: recorded(folder, "x.flac", noise(32_000), seconds=1.0),
+            "2.00 s, where the manifest says 1",
+        ),
         (lambda folder: _scribbled(recorded(folder, "x.flac", noise(9_000))), "cannot be read"),
     ],
-    ids=["rate", "stereo", "short", "missing", "broken"],
+    ids=["rate", "stereo", "short", "missing", "empty", "nan", "long", "seconds", "broken"],
 )
 def test_clips_that_cannot_be_trained_on_are_named(clips, tmp_path, content, wrong):
-    with pytest.raises(DataError, match=rf"\.flac: .*{wrong}"):
+    with pytest.raises(DataError, match=rf"\.(flac|wav): .*{wrong}"):
         AudioCache([*clips, content(tmp_path)], tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*")), "nothing is left behind"
+
+
+def _with_a_nan(clip: Clip) -> Clip:
+    samples = np.full(9_000, 0.1, np.float32)
+    samples[77] = np.nan
+    soundfile.write(clip.path, samples, 16_000, format="WAV", subtype="FLOAT")
+    return clip
 
 
 def _scribbled(clip: Clip) -> Clip:

@@ -58,6 +58,10 @@ def test_relative_paths_and_a_manifest_in_the_working_directory(
         ({**GOOD, "seconds": True}, "seconds must be a positive number, got True"),
         ({**GOOD, "seconds": float("nan")}, "seconds must be a positive number, got nan"),
         ({**GOOD, "seconds": "1"}, "seconds must be a positive number, got '1'"),
+        ({**GOOD, "seconds": 10**400}, "seconds must be a positive number, got 1000"),
+        ({**GOOD, "text": "a\ud800"}, r"text has a character in it that no text has: 'a\\ud800'"),
+        ({**GOOD, "path": "a\0.flac"}, "path has a character in it that no text has"),
+        ({**GOOD, "language": "no such language"}, "language must be a tag, such as 'de', got 'no such language'"),
         ({**GOOD, "text": " "}, "text must be a text that is not empty"),
         ({**GOOD, "language": 3}, "language must be a text that is not empty, got 3"),
         ({**GOOD, "split": "valid"}, "split must be one of train, dev, test, got 'valid'"),
@@ -73,6 +77,13 @@ def test_a_bad_line_is_named(tmp_path: Path, record: object, message: str) -> No
         read_manifest(path)
 
 
+def test_texts_are_composed_and_a_mark_of_byte_order_is_passed_over(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.jsonl", {**GOOD, "text": "où".replace("ù", "u\u0300")})
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    (clip,) = read_manifest(path)
+    assert clip.text == "où"
+
+
 def test_what_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"m\.jsonl: no such file; `tongues data build"):
         read_manifest(tmp_path / "m.jsonl")
@@ -80,6 +91,10 @@ def test_what_is_no_manifest(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "\n{oops\n")
     with pytest.raises(DataError, match=r"m\.jsonl:3: not a line of JSON"):
         read_manifest(path)
+    for line in ("[" * 100_000, '{"seconds": ' + "1" * 5_000 + "}"):
+        path.write_text(line)
+        with pytest.raises(DataError, match=r"m\.jsonl:1: not a line of JSON"):
+            read_manifest(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not readable as UTF-8"):
         read_manifest(path)

@@ -57,6 +57,33 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"step": 2})
     assert load_checkpoint(path, "cpu") == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file's size is bounded as a disk's is")
+def test_a_disk_that_is_full_leaves_the_checkpoint_before_and_nothing_else(tmp_path):
+    """However much of it was written: torch tells that in two ways."""
+    script = """
+import resource, signal, sys, torch
+from pathlib import Path
+from adapters.errors import DataError
+from adapters.training.run_folder import load_checkpoint, save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path("a.pt")
+save_checkpoint(path, {"step": 1})
+for size in (100, 5_000, 300_000, 1_000_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        save_checkpoint(path, {"step": 2, "weights": [torch.ones(100_000) for _ in range(4)]})
+    except DataError as error:
+        assert "a.pt: the checkpoint cannot be written" in str(error), error
+    else:
+        raise AssertionError(size)
+assert load_checkpoint(path, "cpu") == {"step": 1}
+"""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=here, check=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from adapters.errors import BackboneError, DataError
 from adapters.frontend import SAMPLE_RATE
 from adapters.training import splicing as module
-from adapters.training.data import AudioCache, read_clip
+from adapters.training.clip_samples import read_clip
+from adapters.training.data import AudioCache
 from adapters.training.manifest import read_manifest, write_manifest
 from adapters.training.splicing import splice
 from tests.adapters.training.tones import PITCH_HZ, spoken

@@ -148,9 +148,10 @@ def test_test_clips_decide_the_test_rates_and_nothing_else(tones, models, tmp_pa
     assert after.metrics["test"] != before.metrics["test"]
 
 
-def test_characters_that_train_lacks_are_errors_to_count_not_to_raise(trained, models, tmp_path):
+def test_characters_that_train_lacks_are_errors_to_count_not_to_raise(trained, models, tmp_path, caplog):
     manifest = write_corpus(tmp_path / "corpus", foreign="z")
     record = train(manifest, models, "es", tmp_path / "run", SHORT)
+    assert "4 of 4 dev clips have letters that no train clip has ('z')" in caplog.text
     registered = Registry(
         [AdapterStore(models / "adapters")], fingerprint(models / "backbone"), BackboneSize(32, 2, 64)
     )
@@ -158,6 +159,31 @@ def test_characters_that_train_lacks_are_errors_to_count_not_to_raise(trained, m
     assert loaded.vocab.tokens == ("<pad>", "|", *"aeio"), "the vocabulary is the train split's"
     assert record.metrics["test"]["wer"] >= 0.5, "the word with the letter is wrong in every clip"
     assert evaluate(models, manifest, "test")["es"].wer == pytest.approx(record.metrics["test"]["wer"], abs=1e-4)
+
+
+def test_what_changed_in_the_record_is_published_again(models, tmp_path):
+    """A run that ended trains no further; test texts and the licence may have been mended since."""
+    manifest = write_corpus(tmp_path / "corpus")
+    train(manifest, models, "es", tmp_path / "run", SHORT)
+    clips = [replace(clip, licence="MIT") for clip in read_manifest(manifest)]
+    write_manifest(manifest, clips)
+    with counted_steps() as taken:
+        assert train(manifest, models, "es", tmp_path / "run", SHORT).licence == "MIT"
+        write_manifest(manifest, [replace(clip, text="oooo") if clip.split == "test" else clip for clip in clips])
+        rates = train(manifest, models, "es", tmp_path / "run", SHORT).metrics["test"]
+    assert taken() == []
+    assert evaluate(models, manifest, "test", languages=["es"])["es"].metrics() == rates
+
+
+def test_a_language_is_the_same_however_it_is_spelled(models, tmp_path):
+    manifest = write_corpus(tmp_path / "corpus")
+    clips = [
+        replace(clip, language="spa") if n % 3 == 0 and clip.language == "es" else clip
+        for n, clip in enumerate(read_manifest(manifest))
+    ]
+    write_manifest(manifest, clips)
+    record = train(manifest, models, "es", tmp_path / "run", SHORT)
+    assert (record.language, record.training["data"]["clips"]) == ("es", 24)
 
 
 def test_one_source_alone(tones, models, tmp_path):

@@ -13,7 +13,7 @@ from app.cli import app
 from tests.adapters.training.tones import write_corpus
 
 
-@pytest.mark.parametrize(("language", "ways"), [("es", 12), ("xx", 10)])
+@pytest.mark.parametrize(("language", "ways"), [("es", 12), ("xmf", 10)])
 def test_sounds_are_left_out_where_they_are_not_known_and_that_is_said(tmp_path, monkeypatch, language, ways):
     manifest = write_corpus(tmp_path / "tones", counts={"train": 2})
     write_manifest(manifest, [replace(clip, language=language) for clip in read_manifest(manifest)])

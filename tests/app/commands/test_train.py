@@ -36,10 +36,18 @@ def test_it_publishes_an_adapter_whose_record_says_how_it_was_made(manifest, mod
 
 
 @pytest.mark.parametrize(
-    ("option", "told"), [(["--norms", "most"], "--norms takes"), (["--method", "prompt"], "--method takes")]
+    ("option", "told"),
+    [
+        (["--norms", "most"], "--norms takes"),
+        (["--method", "prompt"], "--method takes"),
+        (["--lr", "nan"], "--lr is between 0 and 1"),
+        (["--lr", "-1"], "--lr is between 0 and 1"),
+        (["--lang", ""], "--lang names a language"),
+        (["--lang", "es,cs"], "{manifest}: no clips of 'cs'; there are es, fr"),
+    ],
 )
 def test_what_goes_wrong_is_told_in_one_line(manifest, model_folder, option, told):
     result = train("--data", manifest, "--models", model_folder, "--lang", "es", *option)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {told}")
+    assert line.startswith(f"error: {told.format(manifest=manifest)}")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from adapters.errors import DataError
+from adapters.training.clip_samples import read_clip
 from adapters.training.corpus.clip_audio import SAMPLE_RATE
 from adapters.training.corpus.synthesis import Synthesizer, Voice
 from adapters.training.corpus.synthetic import synthesise, untested
 from adapters.training.corpus.texts import more_sentences, sentences
-from adapters.training.data import read_clip
 from adapters.training.manifest import Clip, Split, read_manifest, write_manifest
 from tests.adapters.training.corpus.small_tree import Tree
 

@@ -1,0 +1,190 @@
+"""Recordings of one's own -> FLAC files and a manifest: the whole of `tongues data import`.
+
+What is given is a table with a head, CSV or TSV as a spreadsheet, Common Voice or a field database writes it, with the
+file and the transcript of each recording; or a folder in which each recording has a text file of its name.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from adapters.errors import DataError
+from adapters.language import language_key
+from adapters.training.corpus.build import Reject, distinct, unhurried, with_usable_audio
+from adapters.training.corpus.report import Report, make_report, write_report
+from adapters.training.corpus.sources import Recording
+from adapters.training.corpus.split import TEST_SECONDS, split_language
+from adapters.training.corpus.text import ALPHABETS, UnusableText, normalise, normalise_any
+from adapters.training.manifest import SPLITS, Clip, Split, read_manifest, write_manifest
+
+PATHS = ("path", "file", "filename", "file_name", "audio", "wav")
+TEXTS = ("text", "sentence", "transcript", "transcription")
+VOICES = ("voice", "speaker", "speaker_id", "client_id")
+_SPLITS: dict[str, Split] = {
+    **{split: split for split in SPLITS},
+    **dict.fromkeys(("training",), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "development"), "dev"),
+}  # fmt: skip
+_MOST_TEST = 0.15  # of a language, which may have a few minutes alone
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recording as it is listed; ``where`` is for messages."""
+
+    path: Path
+    text: str
+    where: str
+    split: Split | None = None
+    voice: str | None = None
+
+
+def import_table(
+    table: Path,
+    out: Path,
+    language: str,
+    *,
+    licence: str,
+    source: str = "own",
+    audio: Path | None = None,
+    workers: int = 2,
+    console: Console | None = None,
+) -> tuple[Report, list[tuple[str, str]]]:
+    """The recordings of ``table`` as a corpus in ``out``: manifest.jsonl, report.json and audio/; those of other
+    languages that lie there stay.
+
+    ``audio``: the folder that the table's paths are relative to; its own, if left out. The report, and where each
+    recording that is not in the corpus was listed, and why.
+    Raises :class:`~adapters.errors.DataError` for a table that is none, a tag of no language, and where nothing is
+    left.
+    """
+    console = console or Console(stderr=True)
+    key = language_key(language)
+    if key is None:
+        raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
+    rows = list(read_folder(table) if table.is_dir() else read_table(table, audio))
+    rejects: list[Reject] = []
+    listed: dict[str, Row] = {}
+    recordings = []
+    for row in rows:
+        recording = Recording(row.path, _name(row.path), row.text, key, source, licence, row.voice)
+        if not row.path.is_file():
+            rejects.append(Reject(replace(recording, name=row.where), "missing audio"))
+            continue
+        try:
+            text = normalise(row.text, key) if key in ALPHABETS else normalise_any(row.text)
+        except UnusableText as error:
+            rejects.append(Reject(replace(recording, name=row.where), error.reason))
+            continue
+        name = f"{_content(row.path)}-{recording.name}"
+        if name in listed and listed[name].path == row.path:
+            rejects.append(Reject(replace(recording, name=row.where), "listed twice"))
+            continue
+        listed[name] = row
+        recordings.append(replace(recording, text=text, name=name))
+    clips = with_usable_audio(distinct(recordings, rejects), out, workers, console, rejects)
+    clips = _with_split(unhurried(clips, rejects), listed)
+    where = [
+        (listed[r.recording.name].where if r.recording.name in listed else r.recording.name, r.reason) for r in rejects
+    ]
+    if not clips:
+        reasons = sorted({reason for _, reason in where})
+        raise DataError(f"{table}: none of {len(rows)} recordings can be used: {', '.join(reasons) or 'it is empty'}")
+    manifest = out / "manifest.jsonl"
+    others = [clip for clip in read_manifest(manifest) if clip.language != key] if manifest.exists() else []
+    write_manifest(manifest, [*others, *sorted(clips, key=lambda clip: clip.path)])
+    report = make_report(clips, ((key, reason) for _, reason in where))
+    write_report(out / "report.json", report)
+    return report, where
+
+
+def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
+    """Its rows. Raises :class:`~adapters.errors.DataError`, naming the line, for what is no such table."""
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: not UTF-8 ({error}); save it as CSV in UTF-8") from error
+    head = text.partition("\n")[0]
+    parts = max("\t,;|", key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=parts, quoting=_quoting(parts), strict=True)
+    names: dict[str, str] = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
+
+    def column(known: Sequence[str], what: str) -> str:
+        for name in known:
+            if name in names:
+                return names[name]
+        there = ", ".join(map(repr, names)) or "nothing"
+        raise DataError(f"{table}:1: no column with the {what}: one of {', '.join(known)}; there is {there}")
+
+    path_of, text_of = column(PATHS, "file"), column(TEXTS, "transcript")
+    voice_of = next((names[name] for name in VOICES if name in names), None)
+    folder = audio or table.parent
+    try:
+        for record in reader:
+            where = f"{table}:{reader.line_num}"
+            path, said = (record[path_of] or "").strip(), (record[text_of] or "").strip()
+            if not path and not said:
+                continue
+            if not path or "\0" in path:
+                raise DataError(f"{where}: no file is named")
+            split = (record[names["split"]] or "").strip().lower() if "split" in names else ""
+            if split and split not in _SPLITS:
+                raise DataError(f"{where}: split is one of {', '.join(_SPLITS)}, or empty, not {split[:40]!r}")
+            voice = (record[voice_of] or "").strip() if voice_of else ""
+            yield Row(folder / path, said, where, _SPLITS.get(split), voice or None)
+    except csv.Error as error:
+        raise DataError(f"{table}:{reader.line_num}: not a line of a table: {error}") from error
+
+
+def read_folder(folder: Path) -> Iterator[Row]:
+    """Each text file with the recording that has its name. Raises :class:`~adapters.errors.DataError` where a text is
+    not UTF-8."""
+    recordings: dict[Path, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() != ".txt" and path.is_file():
+            recordings[path.with_suffix("")].append(path)
+    for text in sorted(folder.rglob("*.txt")):
+        for path in recordings.get(text.with_suffix(""), [text.with_suffix("")]):
+            try:
+                yield Row(path, text.read_bytes().decode("utf-8-sig"), str(text))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{text}: not UTF-8: {error}") from error
+
+
+def _quoting(parts: str) -> Literal[0, 3]:
+    """Common Voice's tables have quotation marks that are only that."""
+    return csv.QUOTE_NONE if parts == "\t" else csv.QUOTE_MINIMAL
+
+
+def _name(path: Path) -> str:
+    ascii_name = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    return _NOT_IN_NAMES.sub("_", ascii_name)[:80]
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _with_split(clips: Sequence[Clip], rows: dict[str, Row]) -> list[Clip]:
+    """As the table says; where it says nothing, by the texts, in shares that leave most to train on."""
+    told = {clip.path: rows[clip.path.stem].split for clip in clips}
+    seconds: dict[str, float] = defaultdict(float)
+    for clip in clips:
+        if told[clip.path] is None:
+            seconds[clip.text] += clip.seconds
+    texts = split_language(dict(seconds), test_seconds=min(TEST_SECONDS, _MOST_TEST * sum(seconds.values())))
+    return [replace(clip, split=told[clip.path] or texts[clip.text]) for clip in clips]

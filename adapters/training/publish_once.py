@@ -1,0 +1,60 @@
+"""What a run made, published; a second time only where its record would say something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.config import AdapterConfig, BackboneSize
+from adapters.errors import TonguesError
+from adapters.store import AdapterStore
+from adapters.vocab import Vocab
+
+
+def publish_once(
+    store: AdapterStore,
+    name: str,
+    tensors: dict[str, Tensor],
+    vocab: Vocab,
+    *,
+    language: str,
+    config: AdapterConfig,
+    size: BackboneSize,
+    fingerprint: str,
+    default: bool,
+    metrics: dict[str, dict[str, float]],
+    training: Mapping[str, Any],
+    licence: str | None,
+    synthetic: bool,
+) -> None:
+    """:meth:`AdapterStore.publish`, unless what is published as ``name`` is this already, with what it was given since:
+    a language model, say, and its licence. Raises what that raises."""
+    said = {"fingerprint": fingerprint, "training": json.loads(json.dumps(training)), "synthetic": synthetic}
+    try:
+        record = store.record(name)
+        licences = {*(licence or "").split(" AND ")} <= {*(record.licence or "").split(" AND ")}
+        same = licences and all(getattr(record, field) == value for field, value in said.items())
+        if same and all(record.metrics.get(split) == rates for split, rates in metrics.items()):
+            found = store.load(record, size=size)
+            if found.vocab == vocab and all(torch.equal(found.tensors[key], tensors[key]) for key in tensors):
+                return
+    except TonguesError:  # there is none, or it is of no use
+        pass
+    store.publish(
+        name,
+        tensors,
+        vocab,
+        language=language,
+        config=config,
+        size=size,
+        fingerprint=fingerprint,
+        default=default,
+        metrics=metrics,
+        training=training,
+        licence=licence,
+        synthetic=synthetic,
+    )

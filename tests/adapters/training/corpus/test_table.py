@@ -1,0 +1,192 @@
+"""Recordings of one's own: real speech, in the formats and the tables that people have."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from adapters.errors import DataError
+from adapters.training.corpus.table import import_table
+from adapters.training.corpus.text import UnusableText, normalise_any
+from adapters.training.data import AudioCache
+from adapters.training.manifest import read_manifest
+
+EXAMPLES = Path(__file__).parents[4] / "examples"
+LETTERS = "აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ"
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Thirteen recordings in several formats and rates, a second of silence around each."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for number, path in enumerate(sorted(EXAMPLES.glob("*.ogg"))):
+        samples, rate = soundfile.read(path, dtype="float32")
+        kind, wanted, channels = [("wav", 44_100, 2), ("flac", 48_000, 1), ("ogg", 16_000, 1), ("mp3", 22_050, 1)][
+            number % 4
+        ]
+        samples = np.pad(soxr.resample(samples, rate, wanted), wanted)
+        soundfile.write(folder / f"{path.stem} é.{kind}", np.stack([samples] * channels, axis=1), wanted)
+    return folder
+
+
+def sentence(number: int) -> str:
+    return f"{LETTERS[number : number + 2]}ა, {LETTERS[number + 2]}ემა!  {LETTERS[3:9]} {LETTERS[number : number + 8]}."
+
+
+def listed(folder: Path, *, delimiter: str = ",", columns: tuple[str, str] = ("path", "text")) -> list[dict[str, str]]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix != ".txt")
+    return [{columns[0]: path.name, columns[1]: sentence(number)} for number, path in enumerate(paths)]
+
+
+def written(table: Path, rows: list[dict[str, str]], delimiter: str = ",", encoding: str = "utf-8") -> Path:
+    with table.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(
+            file,
+            list(rows[0]),
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if delimiter != "\t" else csv.QUOTE_NONE,
+            escapechar=None if delimiter != "\t" else "\\",
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "columns"),
+    [
+        (",", "utf-8", ("path", "text")),
+        (";", "utf-8-sig", ("File", "Transcript")),
+        ("\t", "utf-8", ("path", "sentence")),
+    ],
+)
+def test_a_table_becomes_a_corpus_that_can_be_trained_on(
+    recordings: Path, tmp_path: Path, delimiter: str, encoding: str, columns: tuple[str, str]
+) -> None:
+    table = written(recordings / "list.txt", listed(recordings, columns=columns), delimiter, encoding)
+    report, rejects = import_table(table, tmp_path / "out", "kat", licence="CC0-1.0", workers=1)
+    assert rejects == []
+    clips = read_manifest(tmp_path / "out/manifest.jsonl", check_files=True)
+    assert len(clips) == len(list(EXAMPLES.glob("*.ogg"))) == sum(report["ka"].clips.values())
+    assert {clip.language for clip in clips} == {"ka"}
+    assert {clip.split for clip in clips} == {"train", "dev", "test"}
+    assert {clip.licence for clip in clips} == {"CC0-1.0"}
+    assert set("".join(clip.text for clip in clips)) <= {*LETTERS, " "}
+    cache = AudioCache(clips, tmp_path / "out/cache")
+    for number, clip in enumerate(clips):
+        assert cache.length(number) == pytest.approx(clip.seconds * 16_000, abs=1)
+    given = sum(soundfile.info(path).duration for path in EXAMPLES.glob("*.ogg"))
+    assert sum(clip.seconds for clip in clips) == pytest.approx(given, rel=0.15), "without the silence around"
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").rglob("*.flac")}
+    import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").rglob("*.flac")} == before
+
+
+def test_a_folder_with_texts_and_another_language_beside(recordings: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(recordings.iterdir())):
+        path.with_suffix(".txt").write_text(sentence(number), encoding="utf-8-sig")
+    import_table(recordings, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    import_table(recordings, tmp_path / "out", "xmf", licence="CC-BY-4.0", source="field", workers=1)
+    clips = read_manifest(tmp_path / "out/manifest.jsonl")
+    assert {(clip.language, clip.licence, clip.source) for clip in clips} == {
+        ("ka", "CC0-1.0", "own"),
+        ("xmf", "CC-BY-4.0", "field"),
+    }
+
+
+def test_what_is_left_out_is_named(recordings: Path, tmp_path: Path) -> None:
+    rows = listed(recordings)
+    rows[0]["text"] = "12 კაცი"
+    rows[1]["text"] = "..."
+    rows[2]["path"] = "gone.wav"
+    (recordings / "broken.wav").write_bytes(b"RIFF")
+    rows[3]["path"] = "broken.wav"
+    rows[4]["text"] = LETTERS * 20
+    shutil.copy(recordings / rows[6]["path"], recordings / "again.wav")
+    rows += [{"path": "again.wav", "text": rows[6]["text"]}, dict(rows[5])]
+    table = written(recordings / "list.csv", rows)
+    report, rejects = import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    told = {int(where.rpartition(":")[2]): reason for where, reason in rejects}
+    assert told == {
+        2: "digits",
+        3: "empty text",
+        4: "missing audio",
+        5: "not decodable",
+        6: "text too long for its clip",
+        15: "duplicate",
+        16: "listed twice",
+    }
+    assert report["ka"].rejects.total() == 7
+    assert sum(report["ka"].clips.values()) == len(rows) - 7
+
+
+def test_the_table_may_say_the_split_and_the_voice(recordings: Path, tmp_path: Path) -> None:
+    rows = [
+        {**row, "split": ["train", "validation", "test"][number % 3], "speaker": f"v{number % 2}"}
+        for number, row in enumerate(listed(recordings))
+    ]
+    import_table(written(recordings / "list.csv", rows), tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    clips = read_manifest(tmp_path / "out/manifest.jsonl")
+    assert {clip.text: clip.split for clip in clips} == {
+        normalise_any(row["text"]): {"validation": "dev"}.get(row["split"], row["split"]) for row in rows
+    }
+    assert {clip.voice for clip in clips} == {"v0", "v1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "no column with the file"),
+        (b"path,words\na.wav,x\n", "no column with the transcript: one of text, sentence"),
+        (b"path,text,split\na.wav,x,some\n", "list.csv:2: split is one of"),
+        (b"path,text\n,x\n", "list.csv:2: no file is named"),
+        ("path,text\na.wav,ä\n".encode("latin-1"), "save it as CSV in UTF-8"),
+        (b"path,text\na.wav,x\n", "none of 1 recordings can be used: missing audio"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, content: bytes, wrong: str) -> None:
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(DataError, match=wrong):
+        import_table(tmp_path / "list.csv", tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("გამარჯობა, მსოფლიო!", "გამარჯობა მსოფლიო"),
+        ("Ngā  mihi — NUI", "ngā mihi nui"),
+        ("Nga\u0304 mihi", "ngā mihi"),
+        ("नमस्ते। दुनिया", "नमस्ते दुनिया"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("o’zbek tili", "o'zbek tili"),
+        ("'quoted'", "quoted"),
+        ("a\u200bb", "ab"),
+    ],
+)
+def test_texts_of_any_language(text: str, normalised: str) -> None:
+    assert normalise_any(text) == normalised
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sura 12", "digits"),
+        ("१२", "digits"),
+        ("50 €", "digits"),
+        ("a & b", "spoken symbols"),
+        ("[laughs] a", "stage direction"),
+        ("a\ufffdb", "lost letters"),
+        ("...", "empty text"),
+    ],
+)
+def test_texts_that_do_not_say_what_is_said(text: str, reason: str) -> None:
+    with pytest.raises(UnusableText) as caught:
+        normalise_any(text)
+    assert caught.value.reason == reason
