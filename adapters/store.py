@@ -209,8 +209,7 @@ class AdapterStore:
     ) -> AdapterRecord:
         """Take in a version that was written elsewhere: the bytes of its record and of its files, as
         :attr:`AdapterRecord.files` names them. It can be loaded, and is not published before :meth:`commit`. Raises as
-        :meth:`load` does.
-        """
+        :meth:`load` does."""
         if len(record) > _MAX_RECORD_BYTES:
             raise AdapterFormatError(name, f"a record of {len(record)} bytes; {_MAX_RECORD_BYTES} are allowed")
         parsed = AdapterRecord.from_json(name, record)
