@@ -217,10 +217,8 @@ class AdapterStore:
         for what, stored in parsed.files.items():
             content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):
-                wrong = (
-                    f"what came as {what} is not the file" if what in files else f"no {what} came, the {stored.name}"
-                )
-                raise AdapterCorrupt(name, f"{wrong} that adapter.json names by its hash")
+                came = f"what came as {what} is not" if what in files else f"no {what} came, which should be"
+                raise AdapterCorrupt(name, f"{came} the file that adapter.json names by its hash")
         with self.location.writing():
             self._write(parsed, files, size)
         return parsed

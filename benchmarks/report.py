@@ -20,8 +20,8 @@ both; given is the median over the rounds, with the least, the most and their nu
 on a GPU a whole one, comes before and is not counted.
 
 - **engine**: this project, in process, as `tongues serve` configures it but for a seat for each language and a permit
-  for each client; decoded clips in, transcripts out. It and **bare** keep freed memory and spare Python's collector what
-  was loaded, as `tongues serve` does; the others run as they come.
+  for each client; decoded clips in, transcripts out. It and **bare** keep freed memory and spare Python's
+  collector what was loaded, as `tongues serve` does; the others run as they come.
 - **load_adapter**: transformers' way for MMS: one model, and under a lock the weights of each request's language.
 - **full models**: one model a language, 64 of them at most, all resident, until memory ends; on a GPU rows of one
   language share a batch.
