@@ -94,7 +94,7 @@ def test_a_new_version_brings_its_language_model(spoken: Live, model_folder: Pat
     files = files_of(tmp_path, "fr")
     missing = put(spoken, "fr", {name: content for name, content in files.items() if name != "language_model"})
     assert (missing.status_code, fault(missing)["code"]) == (422, "bad_adapter")
-    assert "what came as language_model is not the file" in fault(missing)["message"]
+    assert "no language_model came" in fault(missing)["message"]
     response = put(spoken, "fr", files)
     assert response.status_code == 201
     assert response.json()["language_model"] is True
