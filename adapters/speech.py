@@ -60,10 +60,10 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     for begin, end in _runs(loud, pause):
         if loud[begin:end].sum() < shortest or level[begin:end].max() < loudest - _LOUD_DB:
             continue
-        if begin < pause:
-            begin = margin if heard[0] < edge else int(heard[0])
+        if begin < pause:  # less than a pause at the begin: all of it stays, or what is audible
+            begin = int(heard[0]) if heard[0] >= edge else margin
         if end > frames - pause:
-            end = frames - margin if heard[-1] >= frames - edge else int(heard[-1]) + 1
+            end = int(heard[-1]) + 1 if heard[-1] < frames - edge else frames - margin
         begin, end = begin - margin, end + margin
         ended = found[-1].end if found else 0
         if begin > ended:
