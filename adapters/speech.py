@@ -25,6 +25,7 @@ SHORTEST_SPEECH_S = 0.1
 
 _QUIETEST_DB, _VERY_QUIET_DB, _QUIET_DB, _ABOVE_NOISE_DB = 40.0, 30.0, 20.0, 3.0
 _LOUD_DB = 25.0
+_NOTHING_DB = -90.0  # of full scale: no room is so quiet, and what was trained on had one around it
 
 
 class Stretch(NamedTuple):
@@ -40,7 +41,8 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
 
     A frame is quiet 40 dB below the loudest one, or 20 dB below it where it is no more than 3 dB above the background,
     the quietest tenth; at the begin and the end, where words fade away, less than ``PAUSE_S`` of it counts only where
-    that is 30 dB below. Nobody speaks 25 dB below somebody else: such a stretch counts as quiet.
+    that is 30 dB below; what stays of it is no digital silence. Nobody speaks 25 dB below somebody else: such a stretch
+    counts as quiet.
     """
     frames, hop = geometry.frames(samples.size), geometry.hop
     pause, edge, margin, shortest = (
@@ -65,6 +67,8 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
         if end > frames - pause:
             end = int(heard[-1]) + 1 if heard[-1] < frames - edge else frames - margin
         begin, end = begin - margin, end + margin
+        sound = begin + (level[begin:end] > _NOTHING_DB).nonzero()[0]
+        begin, end = int(sound[0]) if begin else 0, int(sound[-1]) + 1 if end < frames else frames
         ended = found[-1].end if found else 0
         if begin > ended:
             found.append(Stretch(ended, begin, speech=False))
