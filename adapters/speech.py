@@ -14,6 +14,8 @@ import numpy as np
 
 from adapters.frontend import SAMPLE_RATE, Geometry
 
+SILENCE_DBFS = -55.0
+"""Nothing is speech that is nowhere louder."""
 PAUSE_S = 0.8
 """Quiet for so long, and the speech before and after it are stretches of their own."""
 EDGE_S = 0.4
@@ -53,6 +55,8 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
         return whole
     level = _levels_db(samples[: frames * hop], hop)
     loudest = float(level.max())
+    if loudest < SILENCE_DBFS:
+        return whole
     noise = float(np.percentile(level, 10)) + _ABOVE_NOISE_DB
     loud, audible = (
         level >= max(loudest - _QUIETEST_DB, min(noise, loudest - quiet)) for quiet in (_QUIET_DB, _VERY_QUIET_DB)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapters.frontend import SAMPLE_RATE, Geometry
-from adapters.speech import SHORTEST_SPEECH_S, stretches
+from adapters.speech import SHORTEST_SPEECH_S, SILENCE_DBFS, stretches
 
-SILENCE_DBFS = -55.0
 _LEVEL_S = 0.03
 
 

@@ -97,6 +97,30 @@ def test_nothing_to_be_told_is_one_stretch() -> None:
         assert stretches(samples, GEOMETRY) == [Stretch(0, GEOMETRY.frames(samples.size), speech=True)]
 
 
+@pytest.mark.parametrize("faint_db", [-110, -95, -80, -60])
+@pytest.mark.parametrize("fainter_db", [-130, -100, -85])
+def test_what_is_faint_everywhere_is_one_stretch(faint_db: float, fainter_db: float) -> None:
+    """Dither between digital zeros, say."""
+    samples = np.zeros(80_000, np.float32)
+    samples[32_000:48_000] = quiet(1.0, 10 ** (faint_db / 20))
+    samples[60_000:76_000] = quiet(1.0, 10 ** (fainter_db / 20))
+    assert stretches(samples, GEOMETRY) == [Stretch(0, GEOMETRY.frames(samples.size), speech=True)]
+    (window,) = cut([samples], GEOMETRY)
+    assert window.silent
+
+
+@pytest.mark.parametrize("loudness_db", range(-60, 0, 5))
+def test_stretches_of_any_loudness_cover_all_frames(loudness_db: int) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng([seed, -loudness_db])
+        levels = 10 ** (np.append(loudness_db, rng.uniform(-130, loudness_db, 7)) / 20)
+        parts = [quiet(rng.uniform(0.05, 2.0), level if rng.random() < 0.7 else 0.0) for level in levels]
+        samples = np.concatenate([parts[number] for number in rng.permutation(len(parts))])
+        found = stretches(samples, GEOMETRY)
+        assert [0, *(one.end for one in found)] == [*(one.begin for one in found), GEOMETRY.frames(samples.size)]
+        assert all(one.begin < one.end for one in found)
+
+
 def test_an_hour_with_pauses_keeps_all_of_its_frames() -> None:
     def blocks(seed: int) -> list[np.ndarray]:
         rng, clips = np.random.default_rng(seed), list(SPEECH.values())

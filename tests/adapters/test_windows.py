@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.frontend import SAMPLE_RATE, Geometry
-from adapters.windows import SILENCE_DBFS, Window, WindowShape, cut, level_dbfs
+from adapters.speech import SILENCE_DBFS
+from adapters.windows import Window, WindowShape, cut, level_dbfs
 
 GEOMETRY = Geometry((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
 SHORT = WindowShape(longest_s=2.0, search_s=0.8, context_s=0.2)
