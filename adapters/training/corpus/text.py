@@ -63,10 +63,7 @@ def normalise(text: str, language: str) -> str:
     if language not in ALPHABETS:
         raise DataError(f"no alphabet for the language {language!r}; there are {', '.join(ALPHABETS)}")
     original = text
-    for direction in _DIRECTION.findall(text):
-        if any(character.isalnum() for character in direction):
-            raise UnusableText("stage direction", original)
-    text = _DIRECTION.sub(" ", text)
+    text = _without_directions(text)
     # After a question that ends there, the next word has a capital.
     if any(not (lost["next"] or "").isupper() for lost in _LOST_LETTER.finditer(text)):
         raise UnusableText("lost letters", original)
@@ -88,11 +85,9 @@ def normalise_any(text: str) -> str:
         UnusableText: a stage direction, a digit, a symbol that is spoken, a lost letter, or nothing that is said.
     """
     original = text
-    if any(any(map(str.isalnum, direction)) for direction in _DIRECTION.findall(text)):
-        raise UnusableText("stage direction", original)
     if "\N{REPLACEMENT CHARACTER}" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise UnusableText("lost letters", original)
-    text = unicodedata.normalize("NFC", _DIRECTION.sub(" ", text)).translate(_APOSTROPHE).lower()
+    text = unicodedata.normalize("NFC", _without_directions(text)).translate(_APOSTROPHE).lower()
     text = unicodedata.normalize("NFC", text)
     kept = []
     for index, character in enumerate(text):
@@ -112,6 +107,13 @@ def normalise_any(text: str) -> str:
     if not text:
         raise UnusableText("empty text", original)
     return text
+
+
+def _without_directions(text: str) -> str:
+    """Brackets that say nothing are none; those that do say what is not spoken."""
+    if any(any(map(str.isalnum, direction)) for direction in _DIRECTION.findall(text)):
+        raise UnusableText("stage direction", text)
+    return _DIRECTION.sub(" ", text)
 
 
 def _spelling(text: str, language: str) -> str:
