@@ -76,10 +76,14 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
     hop = geometry.hop
     longest, context = int(shape.longest_s * SAMPLE_RATE), int(shape.context_s * SAMPLE_RATE) // hop * hop
     context = max(context, -(-geometry.receptive_field // hop) * hop)
-    kept = np.zeros(0, dtype=np.float32)  # from `before` samples ahead of the core's begin
-    before = index = 0
+    held: list[np.ndarray] = []  # joined once there is enough, from `before` samples ahead of the core's begin
+    size = before = index = 0
     for block in blocks:
-        kept = np.concatenate([kept, block])
+        held.append(block)
+        size += block.size
+        if size - before <= longest + context:
+            continue
+        kept = np.concatenate(held)
         while kept.size - before > longest + context:
             core = _pause(kept[before : before + longest], int(shape.search_s * SAMPLE_RATE), hop)
             for window in _spoken(index, kept[: before + core + context], before // hop, core // hop, geometry):
@@ -87,9 +91,10 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
                 index += 1
             start = max(0, before + core - context)
             kept, before = kept[start:], before + core - start
-    frames = geometry.frames(kept.size) - before // hop
+        held, size = [kept], kept.size
+    frames = geometry.frames(size) - before // hop
     if frames > 0:
-        yield from _spoken(index, kept, before // hop, frames, geometry)
+        yield from _spoken(index, np.concatenate(held), before // hop, frames, geometry)
 
 
 def _spoken(index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geometry) -> Iterator[Window]:

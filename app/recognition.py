@@ -91,7 +91,8 @@ async def recognise(
     with engine.holding(*adapters):
         async with _opened(service.decoders, file, service.settings.max_audio_s, request) as audio:
             with trace.stage("engine"):
-                work = engine.hear(adapters, audio, request_id=trace.job_id, decoding=decoding)
+                blocks = list(audio) if audio.whole else audio
+                work = engine.hear(adapters, blocks, request_id=trace.job_id, decoding=decoding)
                 answer = await _unless_gone(request, work)
     told = told_of(answer, truncated=audio.truncated, request_id=trace.request_id)
     trace.note(
@@ -128,7 +129,10 @@ async def _opened(decoders: Decoders, file: BinaryIO, max_audio_s: float, reques
     try:
         yield audio
     finally:
-        await to_thread.run_sync(audio.close)  # waits for what is being decoded, so not on the loop
+        if audio.whole:
+            audio.close()
+        else:
+            await to_thread.run_sync(audio.close)  # waits for what is being decoded, so not on the loop
 
 
 async def _unless_gone(request: Request, work: Coroutine[None, None, T]) -> T:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class TraceRequests:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        fresh = uuid.uuid4().hex
+        fresh = f"{random.getrandbits(128):032x}"  # uuid4 asks the kernel, a tenth of a millisecond each time
         trace = Trace(given, f"{given}~{fresh}") if _SANE_ID.fullmatch(given) else Trace(fresh, fresh)
         scope.setdefault("state", {})["trace"] = trace
         status: int | None = None

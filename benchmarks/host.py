@@ -26,7 +26,7 @@ import uvicorn
 
 from adapters.bank import Seat
 from adapters.frontend import SAMPLE_RATE, pad
-from adapters.heap import spare_what_is_loaded
+from adapters.heap import keep_freed_memory, spare_what_is_loaded
 from app.engine.engine import Engine
 from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="only serve there, without end: what --http starts")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `tongues serve` does
     if given.port is not None:
         app = create_app(_settings(given.concurrency), make=_engine, on_ready=spare_what_is_loaded)
         uvicorn.run(app, port=given.port, log_level="warning")

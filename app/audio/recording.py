@@ -23,7 +23,7 @@ _NUMBERS = itertools.count()
 
 
 class Recording:
-    """A recording that is being decoded: iterate over it for blocks of one second, the last one shorter.
+    """A recording that is being decoded: iterate over it for blocks of one second, the last one of all that is left.
 
     Like :class:`~app.audio.source.AudioSource`, and raises the same. Blocks may be asked for in one thread and the
     recording closed in another: closing waits for the block in work. ``process``: one that is to decode it.
@@ -51,11 +51,17 @@ class Recording:
         with self._lock:
             self._fetch()
             if self._held.size:
-                block, self._held = self._held[:BLOCK_SAMPLES], self._held[BLOCK_SAMPLES:]
+                count = self._held.size if self._ended else BLOCK_SAMPLES
+                block, self._held = self._held[:count], self._held[count:]
                 return block
             if self._error is not None:
                 raise self._error
             raise StopIteration
+
+    @property
+    def whole(self) -> bool:
+        """All that is left is here: neither a block nor closing has to be waited for."""
+        return self._ended
 
     def close(self) -> None:
         """There are no further blocks."""

@@ -94,7 +94,7 @@ def _exactly(channel: socket.socket, count: int) -> memoryview:
     got = 0
     while got < count:
         try:
-            more = channel.recv_into(content[got:])
+            more = channel.recv_into(content[got:], flags=socket.MSG_WAITALL)  # one wait for Python's lock
         except BlockingIOError:
             more = 0
         if not more:

@@ -29,6 +29,8 @@ from app.engine.searches import Searches
 _DECODED_AT_ONCE = 1_000
 """Frames of a path that is decoded greedily on the loop, in a millisecond: a thread would hold the interpreter's lock
 for as long, and the way there and back costs more."""
+_CUT_AT_ONCE_S = 10
+"""Likewise: audio that is all there and no longer is cut into windows on the loop."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,15 @@ class Hearing:
         self._checked: list[str] = []
 
     async def answer(self, audio: Iterable[np.ndarray]) -> Answer:
-        """Hear all of ``audio``, blocks that are pulled in a thread as windows are needed.
+        """Hear all of ``audio``: blocks that are pulled in a thread as windows are needed, or a short list of them.
 
         Raises what the iterable raises, what loading the candidates raises, :class:`~adapters.errors.AudioTooShort`,
         and what decoding raises, before anything is heard in vain.
         """
         counted = _Counted(audio)
         windows = cut(counted, self._geometry, self._shape)
-        pulled = await asyncio.to_thread(self._pull, windows)  # while the adapters are being loaded
+        at_once = _at_once(audio)
+        pulled = await self._pull(windows, at_once=at_once)  # while the adapters are being loaded
         await self._candidates.known()
         await self._check()
         sent: deque[_Sent] = deque()
@@ -95,7 +98,7 @@ class Hearing:
                     await self._take_in(sent.popleft())
                 sent.append(await self._send(window))
             ended = len(pulled) < self._in_flight
-            pulled = [] if ended else await asyncio.to_thread(self._pull, windows)
+            pulled = [] if ended else await self._pull(windows, at_once=at_once)
         for one in sent:
             await self._take_in(one)
         if not self._heard:
@@ -106,9 +109,10 @@ class Hearing:
         await self._check()
         return await self._answer(counted.samples / SAMPLE_RATE)
 
-    def _pull(self, windows: Iterator[Window]) -> list[Window]:
+    async def _pull(self, windows: Iterator[Window], *, at_once: bool) -> list[Window]:
         """The next ones, as many as may be in flight; fewer at the end."""
-        return list(islice(windows, self._in_flight))
+        following = islice(windows, self._in_flight)
+        return list(following) if at_once else await asyncio.to_thread(list, following)
 
     async def _check(self) -> None:
         """Raises what decoding would at the end, where it would for each of those that are left."""
@@ -168,6 +172,11 @@ class Hearing:
         while (part := await self._searches.run(partial(next, parts, None))) is not None:
             words.extend(part)
         return words
+
+
+def _at_once(audio: Iterable[np.ndarray]) -> bool:
+    """Nothing has to be waited for, and it is soon cut."""
+    return isinstance(audio, list) and sum(block.size for block in audio) <= _CUT_AT_ONCE_S * SAMPLE_RATE
 
 
 class _Counted:

@@ -14,6 +14,7 @@ from adapters.errors import (
     AudioTooLong,
     AudioTooShort,
     BrokenAudio,
+    Draining,
     EmptyAudio,
     NoAudioTrack,
     NotAudio,
@@ -75,7 +76,7 @@ def test_what_is_found_later_is_told_behind_what_was_good(decoders: Decoders) ->
     samples = tone(20.0)
     samples[15 * 16_000] = np.nan
     with opened(decoders, wav(samples, subtype="FLOAT")) as heard:
-        taken = [next(heard) for _ in range(14)]
+        taken = [next(heard) for _ in range(9)]  # eight of a second, and the last
         assert np.array_equal(np.concatenate(taken), samples[: 14 * 16_000])
         for _ in range(2):
             with pytest.raises(BrokenAudio, match="no numbers"):
@@ -89,6 +90,17 @@ def test_what_breaks_off_is_told_at_its_end(decoders: Decoders) -> None:
     with opened(decoders, data[: len(data) // 2]) as heard:
         assert sum(block.size for block in heard) < 12 * 16_000
         assert heard.truncated
+
+
+def test_one_that_is_whole_waits_for_nothing() -> None:
+    decoders = Decoders(1)
+    with opened(decoders, recording("opus", 2.0)) as short, opened(decoders, recording("flac", 20.0)) as long:
+        assert short.whole
+        assert not long.whole
+        decoders.close()  # whoever asked now would be told so
+        assert sum(block.size for block in short) == pytest.approx(32_000, abs=1_600)
+        with pytest.raises(Draining):
+            list(long)
 
 
 def test_a_long_recording_that_nobody_asks_for_holds_up_no_other(decoders: Decoders) -> None:
