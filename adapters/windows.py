@@ -94,7 +94,8 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
         held, size = [kept], kept.size
     frames = geometry.frames(size) - before // hop
     if frames > 0:
-        yield from _spoken(index, np.concatenate(held), before // hop, frames, geometry)
+        rest = np.concatenate(held) if len(held) > 1 else held[0]
+        yield from _spoken(index, rest, before // hop, frames, geometry)
 
 
 def _spoken(index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geometry) -> Iterator[Window]:
