@@ -93,13 +93,15 @@ def ways(
     rates: Sequence[float] = RATES,
     sounds: bool = True,
 ) -> list[Way]:
-    """Every route with each learning rate, before CTC and, but for nothing, alone; ``sounds``: masked units besides,
-    before CTC with sounds half way up."""
-    found = []
-    for route in routes:
-        splits = [(0, first + ctc)] if route is None else [(first, ctc), (first + ctc, 0)]
-        found += [Way(route, updates, batch_s, lr) for updates in splits for lr in rates]
-    return found + [Way("units", (first, ctc), batch_s, lr, halfway="sounds") for lr in rates if sounds]
+    """Every route, before CTC and, but for nothing, alone; ``sounds``: masked units besides, before CTC with sounds
+    half way up. All of them at the first learning rate, then at the next."""
+    found = list[Way]()
+    for lr in rates:
+        for route in routes:
+            splits = [(0, first + ctc)] if route is None else [(first, ctc), (first + ctc, 0)]
+            found += [Way(route, updates, batch_s, lr) for updates in splits]
+        found += [Way("units", (first, ctc), batch_s, lr, halfway="sounds")] if sounds else []
+    return found
 
 
 def run_ways(
