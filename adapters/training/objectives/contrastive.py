@@ -43,39 +43,42 @@ class Contrastive:
     def loss(self, encoder: Encoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([batch.step, *batch.clips])
         self.head.set_gumbel_temperature(max(_HOTTEST * _COOLING**batch.step, _COOLEST))
-        self._encoded.given = (encoder, batch.audio)
-        negatives = torch.from_numpy(sample_negatives(batch.masked.cpu().numpy(), self._negatives, rng))
+        masked, device = batch.masked, batch.masked.device
+        if not masked.any():  # of very little audio: a frame that nothing is told from costs nothing
+            masked = masked.clone()
+            masked[:, 0] = True
+        self._encoded.given = (encoder, batch.audio, masked)
+        negatives = torch.from_numpy(sample_negatives(masked.cpu().numpy(), self._negatives, rng))
+        count = len(negatives)
         found = self.head(
-            None, mask_time_indices=batch.masked, sampled_negative_indices=negatives.to(batch.masked.device)
+            None,
+            mask_time_indices=torch.ones(1, count, dtype=torch.bool, device=device),
+            sampled_negative_indices=negatives[None].to(device),
         )
-        count = max(1, int(batch.masked.sum()))
         figures = {"contrastive": float(found.contrastive_loss.detach()) / count}
         return found.loss / count, {**figures, "codes": float(found.codevector_perplexity.detach())}
 
 
 class _Encoded(nn.Module):
-    """In the place of transformers' own backbone, and without parameters: they are the encoder's."""
+    """In the place of transformers' own backbone, and without parameters: they are the encoder's. Gives the masked
+    frames of all clips as one row: the loss is of those alone, and transformers would compare all with all."""
 
-    given: tuple[Encoder, PaddedAudio]  # a tuple: as an attribute of its own the encoder would become a part of this
+    given: tuple[Encoder, PaddedAudio, Tensor]  # a tuple: as an attribute the encoder would become a part of this
 
     def forward(self, _: None, attention_mask: None, mask_time_indices: Tensor) -> Wav2Vec2BaseModelOutput:
-        encoder, audio = self.given
+        encoder, audio, masked = self.given
         features, lengths = encoder.frontend.features(audio)
-        x = encoder.hidden(encoder.begin(encoder.frontend.project(features), lengths, mask_time_indices), encoder.bare)
-        return Wav2Vec2BaseModelOutput(last_hidden_state=x, extract_features=features)
+        x = encoder.hidden(encoder.begin(encoder.frontend.project(features), lengths, masked), encoder.bare)
+        return Wav2Vec2BaseModelOutput(last_hidden_state=x[masked][None], extract_features=features[masked][None])
 
 
 def sample_negatives(masked: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """For each frame of (B, T) bool, masked or not, ``count`` indices into the flattened frames, (B, T, count): other
-    masked frames of its row. A row with one masked frame has nothing to be told from and gets that frame."""
-    batch, width = masked.shape
-    found = np.zeros((batch, width, count), np.int64)
-    for row in range(batch):
-        places = np.flatnonzero(masked[row])
-        if len(places) < 2:
-            found[row] = row * width + (places[0] if len(places) else 0)
-            continue
-        drawn = rng.integers(0, len(places) - 1, (len(places), count))
-        drawn += drawn >= np.arange(len(places))[:, None]  # never the frame itself
-        found[row, places] = row * width + places[drawn]
-    return found
+    """For each of the M masked frames of (B, T) bool, ``count`` others of its row, by their numbers among the M:
+    (M, count). One that is alone in its row has nothing to be told from and gets itself."""
+    found, before = list[np.ndarray](), 0
+    for alike in masked.sum(axis=1):
+        drawn = rng.integers(0, max(1, alike - 1), (alike, count))
+        drawn += (drawn >= np.arange(alike)[:, None]) & (alike > 1)  # never the frame itself
+        found.append(before + drawn)
+        before += alike
+    return np.concatenate(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,12 +56,14 @@ def test_its_loss_is_that_of_transformers(batch):
     objective.head.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("wav2vec2.")})
     objective.head.eval()
     found, figures = objective.loss(Encoder(theirs.wav2vec2).eval(), batch)
-    negatives = sample_negatives(batch.masked.numpy(), 5, np.random.default_rng([0, 0, 1]))
+    places = np.flatnonzero(batch.masked)
+    negatives = np.zeros((2 * 24, 5), np.int64)
+    negatives[places] = places[sample_negatives(batch.masked.numpy(), 5, np.random.default_rng([0, 0, 1]))]
     theirs.config.apply_spec_augment = True
     wanted = theirs(
         batch.audio.samples,
         mask_time_indices=batch.masked,
-        sampled_negative_indices=torch.from_numpy(negatives),
+        sampled_negative_indices=torch.from_numpy(negatives.reshape(2, 24, 5)),
     )
     assert float(found.detach()) == pytest.approx(float(wanted.loss.detach()) / 14, rel=1e-4)
     assert figures["contrastive"] == pytest.approx(float(wanted.contrastive_loss.detach()) / 14, rel=1e-4)
@@ -67,7 +71,8 @@ def test_its_loss_is_that_of_transformers(batch):
 
 def test_nothing_of_the_encoder_trains_twice():
     objective = Contrastive(CONFIG, 2)
-    objective._encoded.given = (Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2), pad([np.ones(800, np.float32)]))
+    encoder = Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2)
+    objective._encoded.given = (encoder, pad([np.ones(800, np.float32)]), torch.ones(1, 2, dtype=torch.bool))
     names = [name for name, _ in objective.head.named_parameters()]
     assert names
     assert all(name.startswith(("quantizer.", "project_hid.", "project_q.")) for name in names)
@@ -108,11 +113,19 @@ def test_frames_behind_a_mask_are_told_from_others_after_some_updates():
     assert figures["codes"] > 8, "and of sixteen codes as many as ever are in use"
 
 
+def test_a_batch_without_a_masked_frame_asks_for_nothing(batch):
+    torch.manual_seed(0)
+    objective = Contrastive(CONFIG, 2)
+    loss, figures = objective.loss(
+        Encoder(Wav2Vec2ForPreTraining(CONFIG).wav2vec2), replace(batch, masked=torch.zeros(2, 24, dtype=torch.bool))
+    )
+    assert torch.isfinite(loss)
+    assert figures["contrastive"] == 0
+
+
 def test_negatives_are_other_masked_frames_of_the_row():
-    masked = np.zeros((3, 9), bool)
-    masked[0, [1, 4, 7]] = masked[1, 2] = True
+    masked = np.zeros((4, 9), bool)
+    masked[0, [1, 4, 7]] = masked[2, 2] = masked[3, [0, 8]] = True
     found = sample_negatives(masked, 50, np.random.default_rng(0))
-    assert found.shape == (3, 9, 50)
-    assert set(found[0, 4].tolist()) == {1, 7}
-    assert set(found[0, 1].tolist()) == {4, 7}
-    assert set(found[1].ravel().tolist()) == {9 + 2}, "one masked frame has nothing to be told from"
+    wanted = [{1, 2}, {0, 2}, {0, 1}, {3}, {5}, {4}]  # the fourth is alone in its row
+    assert [set(drawn.tolist()) for drawn in found] == wanted
