@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _HOTTEST, _COOLEST, _COOLING = 2.0, 0.5, 0.9995
 """Of the quantiser's softmax; the paper's 0.999995 a step is for 400,000 of them."""
+_FEATURE_GRADIENT = 0.1
+"""By which the convolutions learn less than the rest (section 4.2): they would soon make all frames one code, which
+nothing has to be told from."""
 
 
 class Contrastive:
@@ -34,6 +37,7 @@ class Contrastive:
         self.head = cast(Any, Wav2Vec2ForPreTraining(config))
         self._encoded = _Encoded()
         self.head.wav2vec2 = self._encoded
+        self.head.quantizer._compute_perplexity = _perplexity
         self.clips = range(clip_count)
         self._negatives = config.num_negatives
 
@@ -68,8 +72,16 @@ class _Encoded(nn.Module):
     def forward(self, _: None, attention_mask: None, mask_time_indices: Tensor) -> Wav2Vec2BaseModelOutput:
         encoder, audio, masked = self.given
         features, lengths = encoder.frontend.features(audio)
+        features = features.detach() + _FEATURE_GRADIENT * (features - features.detach())
         x = encoder.hidden(encoder.begin(encoder.frontend.project(features), lengths, masked), encoder.bare)
         return Wav2Vec2BaseModelOutput(last_hidden_state=x[masked][None], extract_features=features[masked][None])
+
+
+def _perplexity(probabilities: Tensor, masked: Tensor) -> Tensor:
+    """How many codes are in use, summed over the groups: (M, groups, codes) -> (). In the place of transformers', whose
+    gradient is no number once a code's probability is 0; all frames that are given are masked."""
+    mean = probabilities.mean(dim=0)
+    return torch.exp(-(mean * torch.log(mean + 1e-7)).sum(dim=-1)).sum()
 
 
 def sample_negatives(masked: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
