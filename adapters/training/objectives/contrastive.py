@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 _HOTTEST, _COOLEST, _COOLING = 2.0, 0.5, 0.9995
 """Of the quantiser's softmax; the paper's 0.999995 a step is for 400,000 of them."""
-_FEATURE_GRADIENT = 0.1
-"""By which the convolutions learn less than the rest (section 4.2): they would soon make all frames one code, which
-nothing has to be told from."""
 
 
 class Contrastive:
@@ -72,7 +69,6 @@ class _Encoded(nn.Module):
     def forward(self, _: None, attention_mask: None, mask_time_indices: Tensor) -> Wav2Vec2BaseModelOutput:
         encoder, audio, masked = self.given
         features, lengths = encoder.frontend.features(audio)
-        features = features.detach() + _FEATURE_GRADIENT * (features - features.detach())
         x = encoder.hidden(encoder.begin(encoder.frontend.project(features), lengths, masked), encoder.bare)
         return Wav2Vec2BaseModelOutput(last_hidden_state=x[masked][None], extract_features=features[masked][None])
 
