@@ -25,6 +25,7 @@ REQUEST_ID = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+-]+")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_IDS = random.Random()  # seeded by the kernel, which uuid4 asks each time, for a tenth of a millisecond
 _LOG = logging.getLogger("tongues.request")
 
 
@@ -70,7 +71,7 @@ class TraceRequests:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        fresh = f"{random.getrandbits(128):032x}"  # uuid4 asks the kernel, a tenth of a millisecond each time
+        fresh = f"{_IDS.getrandbits(128):032x}"
         trace = Trace(given, f"{given}~{fresh}") if _SANE_ID.fullmatch(given) else Trace(fresh, fresh)
         scope.setdefault("state", {})["trace"] = trace
         status: int | None = None
