@@ -131,7 +131,12 @@ class _Run:
         config, objective = self.config.stages[stage], self.objectives[stage]
         modules = nn.ModuleList([self.encoder, objective.head])
         parameters = list(modules.parameters())
-        optimiser = torch.optim.AdamW(parameters, config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        convolutions = set(self.encoder.frontend.feature_extractor.parameters())
+        groups = [
+            {"params": [p for p in parameters if p not in convolutions], "share": 1.0},
+            {"params": [p for p in parameters if p in convolutions], "share": config.conv_lr},
+        ]
+        optimiser = torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         step = self._restore(stage, modules, optimiser)
         if step >= config.steps:
             return
@@ -140,7 +145,7 @@ class _Run:
         saved = time.monotonic()
         for prepared in self._batches(stage).after(step, workers_for(self.device)):
             for group in optimiser.param_groups:
-                group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
+                group["lr"] = group["share"] * config.lr * schedule(step, config.steps, config.warmup)
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
                 batch = self._batch(stage, prepared, step)
                 loss, figures = objective.loss(self.encoder, batch)

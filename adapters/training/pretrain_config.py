@@ -15,7 +15,12 @@ Halfway = Literal["letters", "sounds"]
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage: how many updates of how many seconds over all processes, how fast, and how the audio is varied."""
+    """One stage: how many updates of how many seconds over all processes, how fast, and how the audio is varied.
+
+    ``conv_lr``: of the convolutions, as a share of ``lr``. The contrastive stage makes its targets of what they give:
+    where they learn as fast as what predicts them, few codes soon stand for everything. The paper has a tenth of their
+    gradient, which Adam would undo.
+    """
 
     steps: int
     batch_s: float
@@ -23,11 +28,12 @@ class StageConfig:
     mask_probability: float
     augmentation: Augmentation
     warmup: float = 0.05
+    conv_lr: float = 1.0
 
 
 STAGE: dict[Stage, StageConfig] = {
     "units": StageConfig(1_300, 24.0, 1e-3, 0.08, Augmentation(speed=0.15, filter=0.3)),
-    "contrastive": StageConfig(1_300, 24.0, 1e-3, 0.065, Augmentation(speed=0.15, filter=0.3)),
+    "contrastive": StageConfig(1_300, 24.0, 1e-3, 0.065, Augmentation(speed=0.15, filter=0.3), conv_lr=0.1),
     "phones": StageConfig(1_300, 24.0, 1e-3, 0.02, Augmentation(speed=0.15, filter=0.3)),
     "ctc": StageConfig(5_800, 24.0, 1e-3, 0.01, Augmentation(speed=0.1, telephone=0.05, noise=0.05, filter=0.2)),
 }

@@ -16,7 +16,7 @@ from adapters.training import pretrain as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import read_manifest, write_manifest
 from adapters.training.pretrain import pretrain
-from adapters.training.pretrain_config import PretrainConfig, Stage, StageConfig
+from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig
 from adapters.vocab import Vocab
 from tests.adapters.training.killed import assert_close, assert_same_model, counted_steps, killed_at
 from tests.adapters.training.tones import SHAPE, write_corpus
@@ -210,6 +210,19 @@ def test_every_route_goes_on_after_a_kill(tones, sung, tmp_path, monkeypatch, ro
         pretrain(tones, tmp_path / "again", tmp_path / "killed", only(route, 10), also=also)
     assert 0 < len(taken()) < 10, "it went on from a checkpoint"
     assert_same_model(tmp_path / "killed", tmp_path / "through")
+
+
+def test_convolutions_learn_as_fast_as_their_stage_says(tones, tmp_path):
+    """In the contrastive stage a tenth, or its targets collapse; here not at all."""
+    assert STAGE["contrastive"].conv_lr == 0.1
+    config = only("contrastive", 3)
+    stages = {"contrastive": replace(config.stages["contrastive"], conv_lr=0.0)}
+    run = module._Run(tones, tmp_path / "run", replace(config, stages=stages), "cpu")
+    before = {name: p.detach().clone() for name, p in run.encoder.named_parameters()}
+    run.train("contrastive")
+    moved = {name for name, p in run.encoder.named_parameters() if (p != before[name]).any()}
+    assert moved
+    assert not any("feature_extractor" in name for name in moved)
 
 
 def test_sounds_half_way_up_are_learnt_beside_the_letters(tones, tmp_path, through):
