@@ -216,7 +216,7 @@ def test_convolutions_learn_as_fast_as_their_stage_says(tones, tmp_path):
     """In the contrastive stage a tenth, or its targets collapse; here not at all."""
     assert STAGE["contrastive"].conv_lr == 0.1
     config = only("contrastive", 3)
-    stages = {"contrastive": replace(config.stages["contrastive"], conv_lr=0.0)}
+    stages: dict[Stage, StageConfig] = {"contrastive": replace(config.stages["contrastive"], conv_lr=0.0)}
     run = module._Run(tones, tmp_path / "run", replace(config, stages=stages), "cpu")
     before = {name: p.detach().clone() for name, p in run.encoder.named_parameters()}
     run.train("contrastive")
