@@ -82,6 +82,9 @@ def write_backbone(
     """Write ``encoder`` in Hugging Face layout, with its multilingual CTC head, where it has one, beside it as a start
     for new heads, and ``record``, which says how it came about."""
     folder.mkdir(parents=True, exist_ok=True)
+    if head is None:  # one that lay there would hear nothing in these weights
+        for name in (_HEAD, "vocab.json"):
+            (folder / name).unlink(missing_ok=True)
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
     encoder.model.save_pretrained(folder, state_dict=state)
     if head is not None:

@@ -10,7 +10,7 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -73,19 +73,20 @@ class Outcome:
 
 
 class Notebook:
-    """The outcomes in ``path``, of the backbones with these fingerprints and the clips of this key."""
+    """The outcomes in ``path``, of the backbones with these fingerprints, by what each is called (the main one ""), and
+    of the clips of this key."""
 
-    def __init__(self, path: Path, backbones: Collection[str], data: str) -> None:
+    def __init__(self, path: Path, backbones: Mapping[str, str], data: str) -> None:
         self._path = path
         lines = read_json_lines(path) if path.exists() else []
         self._all = [Outcome(**line) for _, line in lines if isinstance(line, dict)]
-        self._backbones, self._data = set(backbones), data
+        self._backbones, self._data = dict(backbones), data
         self._writing = Lock()
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
         """By the trial's name."""
-        mine = (one for one in self._all if one.backbone in self._backbones and one.data == self._data)
+        mine = (one for one in self._all if (self._backbones.get(one.on), self._data) == (one.backbone, one.data))
         return {outcome.trial: outcome for outcome in mine}
 
     def add(self, outcome: Outcome) -> None:

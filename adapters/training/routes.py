@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from adapters.training.data import text_key
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, Halfway, PretrainConfig, Stage, StageConfig
@@ -67,8 +68,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a way, of the clips of the key ``data``: ``seconds`` of pretraining, and CER on dev and test of
-    adapters for each language, trained for ``adapter_updates``."""
+    """What came of a way, of the clips of the key ``data`` and, for phones, texts of the key ``beside``: ``seconds`` of
+    pretraining, and CER on dev and test of adapters for each language, trained for ``adapter_updates``."""
 
     way: str
     route: str | None
@@ -82,6 +83,7 @@ class Made:
     dev_cer: dict[str, float]
     cer: dict[str, float]
     halfway: str = "letters"
+    beside: str = ""
 
 
 def ways(
@@ -129,12 +131,16 @@ def run_ways(
     lines = [line for _, line in read_json_lines(notebook)] if notebook.exists() else []
     made = [Made(**{**line, "updates": tuple(line["updates"])}) for line in lines if isinstance(line, dict)]
     data = clips_key(read_manifest(manifest))
+    beside = text_key(read_manifest(also)) if also is not None else ""  # no voice speaks twice in quite the same way
     threads = max(1, torch.get_num_threads() // at_once)
     writing = Lock()
 
     def outcome_of(way: Way) -> Made | None:
-        told = (way.name, data, adapters.steps)
-        return next((one for one in made if (one.way, one.data, one.adapter_updates) == told), None)
+        told = (way.name, data, beside if way.route == "phones" else "", adapters.steps, set(languages))
+        return next(
+            (o for o in made if (o.way, o.data, o.beside, o.adapter_updates, set(o.dev_cer)) == told),
+            None,
+        )
 
     def attempt(number: int, way: Way) -> None:
         announce(f"{number}/{len(wanted)} {way.name}")
@@ -165,6 +171,7 @@ def run_ways(
             dev_cer=dev_cer,
             cer=cer,
             halfway=way.halfway,
+            beside=beside if source else "",
         )
         with writing:
             made.append(found)

@@ -130,7 +130,7 @@ def _clips(
     if not names:
         return []
     sizes = np.array([sum(piece.end - piece.begin for piece in voices[name]) for name in names], dtype=float)
-    made: list[Clip] = []
+    made: dict[Path, Clip] = {}
     total = 0.0
     while total < seconds:
         mine = voices[names[int(rng.choice(len(names), p=sizes / sizes.sum()))]]
@@ -144,10 +144,12 @@ def _clips(
         name = hashlib.sha256("\0".join(f"{p.clip} {p.begin} {p.end}" for p in chosen).encode()).hexdigest()[:16]
         path = folder / "audio" / clip.language / SOURCE / f"{name}.flac"
         samples = _joined([cache.samples(piece.clip)[piece.begin : piece.end] for piece in chosen])
-        write_flac(path, samples)
-        made.append(replace(clip, path=path, seconds=round(samples.size / SAMPLE_RATE, 3), text=text, source=SOURCE))
-        total += made[-1].seconds
-    return made
+        length = round(samples.size / SAMPLE_RATE, 3)
+        if path not in made:  # of few pieces the same may be chosen twice
+            write_flac(path, samples)
+            made[path] = replace(clip, path=path, seconds=length, text=text, source=SOURCE)
+        total += length
+    return list(made.values())
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,6 +15,7 @@ from adapters.beam import BeamSearch
 from adapters.decoding import GREEDY, Decoding
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
+from adapters.language import language_key
 from adapters.language_model import LanguageModel, estimate
 from adapters.record import AdapterRecord
 from adapters.registry import Registry
@@ -71,10 +72,13 @@ def add_language_model(
     registry = Registry([store], fingerprint(models / "backbone"), encoder.size)
     loaded = registry.load(registry.resolve(name=name))
     record = loaded.record
-    splits = {
-        split: [clip for clip in read_manifest(manifest) if (clip.language, clip.split) == (record.language, split)]
-        for split in ("dev", "test")
-    }
+    key = language_key(record.language)
+    spoken = [
+        replace(clip, language=record.language)
+        for clip in read_manifest(manifest)
+        if language_key(clip.language) == key
+    ]
+    splits = {split: [clip for clip in spoken if clip.split == split] for split in ("dev", "test")}
     if not splits["dev"]:
         raise DataError(f"{manifest}: no dev clips of {record.language!r} to weigh words on")
     if not isinstance(sentences, bytes):

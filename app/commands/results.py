@@ -48,7 +48,7 @@ def results_command(
         if beside and not (name and folder):
             raise DataError(f"--beside takes NAME=FOLDER, hubert=models/hubert say, not {beside!r}")
         others = {name: Path(folder)} if beside else {}
-        known = [fingerprint(one / "backbone") for one in (models, *others.values())]
+        known = {on: fingerprint(one / "backbone") for on, one in {"": models, **others}.items()}
         notebook = Notebook(out / "trials.jsonl", known, clips_key(read_manifest(data)))
         run_trials(
             data,
@@ -111,7 +111,7 @@ def routes_command(
         routes = [route for route in ROUTES if also or route != "phones"]
         wanted = ways(route_steps, ctc_steps, batch_s, routes, rates=_rates(lr), sounds=sounds)
         out.mkdir(parents=True, exist_ok=True)
-        run_ways(
+        made = run_ways(
             wanted,
             data,
             also,
@@ -125,6 +125,7 @@ def routes_command(
             announce=lambda line: typer.echo(line, err=True),
             on_made=write,
         )
+        write(made)
 
 
 def _rates(listed: str) -> list[float]:

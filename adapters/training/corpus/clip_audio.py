@@ -35,15 +35,18 @@ def decode(path: Path) -> Samples:
         with av.open(str(path), format="g722" if path.suffix == ".g722" else None) as container:
             stream = container.streams.audio[0]
             to_float = av.AudioResampler(format="fltp")
-            blocks: list[npt.NDArray[np.float32]] = []
-            for frame in container.decode(stream):
-                blocks += [part.to_ndarray().astype(np.float32) for part in to_float.resample(frame)]
+            blocks: list[Samples] = []
+            for frame in container.decode(stream):  # which need not have as many channels as those before
+                parts = (part.to_ndarray() for part in to_float.resample(frame))
+                blocks += [part.astype(np.float32).mean(axis=0, dtype=np.float32) for part in parts]
             rate = stream.rate
     except (av.FFmpegError, IndexError, OSError) as error:
         raise UnusableAudio("not decodable", path, str(error)) from error
     if not blocks:
         raise UnusableAudio("no samples", path)
-    samples: Samples = np.concatenate(blocks, axis=1).mean(axis=0, dtype=np.float32)
+    samples: Samples = np.concatenate(blocks)
+    if not np.isfinite(samples).all():
+        raise UnusableAudio("not decodable", path, "samples that are no numbers")
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return samples

@@ -54,13 +54,18 @@ def split_texts(clips: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str]
     for language, text, length in clips:
         seconds[language][text] += length
     splits = {language: split_language(dict(texts)) for language, texts in seconds.items()}
-    strictest: dict[str, Split] = {}
-    for texts in splits.values():
-        for text, split in texts.items():
-            if _STRICTNESS[split] >= _STRICTNESS[strictest.get(text, "train")]:
-                strictest[text] = split
+    kept = strictest(told for texts in splits.values() for told in texts.items())
     return {
-        (language, text): split if split == strictest[text] else None
+        (language, text): split if split == kept[text] else None
         for language, texts in splits.items()
         for text, split in texts.items()
     }
+
+
+def strictest(told: Iterable[tuple[str, Split | None]]) -> dict[str, Split]:
+    """Text -> the strictest split that it is told to be in (test before dev before train), of those told one."""
+    found: dict[str, Split] = {}
+    for text, split in told:
+        if split is not None and _STRICTNESS[split] >= _STRICTNESS[found.get(text, "train")]:
+            found[text] = split
+    return found

@@ -78,7 +78,8 @@ def synthesise(
         progress(len(kept) + done, len(jobs))
         if take is not None:
             made.append(_clip(job, take))
-    without = set(languages) - {clip.language for clip in clips}
+    made += [clip for clip in known.values() if clip.language not in languages and clip.path.exists()]
+    without = {clip.language for clip in made} - {clip.language for clip in clips}
     splits = split_texts((clip.language, clip.text, clip.seconds) for clip in made if clip.language in without)
     found = []
     for clip in made:

@@ -24,7 +24,7 @@ from adapters.language import language_key
 from adapters.training.corpus.build import Reject, distinct, unhurried, with_usable_audio
 from adapters.training.corpus.report import Report, make_report, write_report
 from adapters.training.corpus.sources import Recording
-from adapters.training.corpus.split import TEST_SECONDS, split_language
+from adapters.training.corpus.split import TEST_SECONDS, split_language, strictest
 from adapters.training.corpus.text import ALPHABETS, UnusableText, normalise, normalise_any
 from adapters.training.manifest import SPLITS, Clip, Split, read_manifest, write_manifest
 
@@ -36,16 +36,24 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("training",), "train"),
     **dict.fromkeys(("valid", "validation", "val", "development"), "dev"),
 }  # fmt: skip
+_RECORDED = frozenset(
+    f".{ending}"
+    for ending in (
+        *("3gp", "aac", "aif", "aiff", "amr", "flac", "g722", "m4a", "mka", "mkv", "mov", "mp3", "mp4"),
+        *("oga", "ogg", "opus", "wav", "webm", "wma"),
+    )
+)
+"""What a file that is no text is told by to be a recording, in small letters."""
 _MOST_TEST = 0.15  # of a language, which may have a few minutes alone
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A recording as it is listed; ``where`` is for messages."""
+    """A recording as it is listed, ``text`` None where it has none; ``where`` is for messages."""
 
     path: Path
-    text: str
+    text: str | None
     where: str
     split: Split | None = None
     voice: str | None = None
@@ -63,7 +71,7 @@ def import_table(
     console: Console | None = None,
 ) -> tuple[Report, list[tuple[str, str]]]:
     """The recordings of ``table`` as a corpus in ``out``: manifest.jsonl, report.json and audio/; those of other
-    languages that lie there stay.
+    languages and sources that lie there stay.
 
     ``audio``: the folder that the table's paths are relative to; its own, if left out. The report, and where each
     recording that is not in the corpus was listed, and why.
@@ -75,6 +83,10 @@ def import_table(
     if key is None:
         raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
     rows = list(read_folder(table) if table.is_dir() else read_table(table, audio))
+    manifest = out / "manifest.jsonl"
+    there = read_manifest(manifest) if manifest.exists() else []
+    stay = [clip for clip in there if (clip.language, clip.source) != (key, source)]
+    known = {clip.path.stem.partition("-")[0] for clip in stay if clip.language == key}
     rejects: list[Reject] = []
     listed: dict[str, Row] = {}
     recordings = []
@@ -83,28 +95,36 @@ def import_table(
         if not row.path.is_file():
             rejects.append(Reject(replace(recording, name=row.where), "missing audio"))
             continue
+        if row.text is None:
+            rejects.append(Reject(replace(recording, name=row.where), "no transcript"))
+            continue
         try:
-            text = normalise(row.text, key) if key in ALPHABETS else normalise_any(row.text)
+            text = normalise(row.text, key) if key in ALPHABETS else normalise_any(row.text, key)
         except UnusableText as error:
             rejects.append(Reject(replace(recording, name=row.where), error.reason))
             continue
-        name = f"{_content(row.path)}-{recording.name}"
-        if name in listed and listed[name].path == row.path:
-            rejects.append(Reject(replace(recording, name=row.where), "listed twice"))
+        content = _content(row.path)
+        if content in known:
+            rejects.append(Reject(replace(recording, name=row.where), "there already, from another source"))
             continue
-        listed[name] = row
-        recordings.append(replace(recording, text=text, name=name))
+        name = f"{content}-{recording.name}"
+        before = listed.setdefault(name, replace(row, text=text))
+        if before.where != row.where and before.path == row.path:
+            if before.text == text:
+                rejects.append(Reject(replace(recording, name=row.where), "listed twice"))
+            else:  # none of them is kept, and each is told by where it stands
+                recordings.append(replace(recording, text=text, name=row.where))
+        else:
+            recordings.append(replace(recording, text=text, name=name))
     clips = with_usable_audio(distinct(recordings, rejects), out, workers, console, rejects)
-    clips = _with_split(unhurried(clips, rejects), listed)
+    clips = _with_split(unhurried(clips, rejects), listed, [clip for clip in stay if clip.language == key])
     where = [
         (listed[r.recording.name].where if r.recording.name in listed else r.recording.name, r.reason) for r in rejects
     ]
     if not clips:
         reasons = sorted({reason for _, reason in where})
         raise DataError(f"{table}: none of {len(rows)} recordings can be used: {', '.join(reasons) or 'it is empty'}")
-    manifest = out / "manifest.jsonl"
-    others = [clip for clip in read_manifest(manifest) if clip.language != key] if manifest.exists() else []
-    write_manifest(manifest, [*others, *sorted(clips, key=lambda clip: clip.path)])
+    write_manifest(manifest, [*stay, *sorted(clips, key=lambda clip: clip.path)])
     report = make_report(clips, ((key, reason) for _, reason in where))
     write_report(out / "report.json", report)
     return report, where
@@ -120,8 +140,13 @@ def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
         raise DataError(f"{table}: not UTF-8 ({error}); save it as CSV in UTF-8") from error
     head = text.partition("\n")[0]
     parts = max("\t,;|", key=head.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=parts, quoting=_quoting(parts), strict=True)
-    names: dict[str, str] = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=parts, quoting=_quoting(parts), skipinitialspace=True, strict=True
+    )
+    try:
+        names: dict[str, str] = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
+    except csv.Error as error:
+        raise DataError(f"{table}:1: not the head of a table: {error}") from error
 
     def column(known: Sequence[str], what: str) -> str:
         for name in known:
@@ -141,6 +166,11 @@ def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
                 continue
             if not path or "\0" in path:
                 raise DataError(f"{where}: no file is named")
+            if any(cell.strip() for cell in record.get(None, [])):
+                raise DataError(
+                    f"{where}: more cells than the head has columns; a text with {parts!r} in it is put in "
+                    "quotation marks"
+                )
             split = (record[names["split"]] or "").strip().lower() if "split" in names else ""
             if split and split not in _SPLITS:
                 raise DataError(f"{where}: split is one of {', '.join(_SPLITS)}, or empty, not {split[:40]!r}")
@@ -151,18 +181,21 @@ def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
 
 
 def read_folder(folder: Path) -> Iterator[Row]:
-    """Each text file with the recording that has its name. Raises :class:`~adapters.errors.DataError` where a text is
-    not UTF-8."""
+    """Each text file with the recording that has its name, and each recording without one. Raises
+    :class:`~adapters.errors.DataError` where a text is not UTF-8."""
     recordings: dict[Path, list[Path]] = defaultdict(list)
+    texts: list[Path] = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() != ".txt" and path.is_file():
-            recordings[path.with_suffix("")].append(path)
-    for text in sorted(folder.rglob("*.txt")):
-        for path in recordings.get(text.with_suffix(""), [text.with_suffix("")]):
+        if path.is_file():
+            (texts if path.suffix.lower() == ".txt" else recordings[path.with_suffix("")]).append(path)
+    for text in texts:
+        for path in recordings.pop(text.with_suffix(""), [text.with_suffix("")]):
             try:
-                yield Row(path, text.read_bytes().decode("utf-8-sig"), str(text))
+                yield Row(path, text.read_bytes().decode("utf-8-sig"), f"{text} and {path.name}")
             except UnicodeDecodeError as error:
                 raise DataError(f"{text}: not UTF-8: {error}") from error
+    for untold in recordings.values():
+        yield from (Row(path, None, str(path)) for path in untold if path.suffix.lower() in _RECORDED)
 
 
 def _quoting(parts: str) -> Literal[0, 3]:
@@ -179,12 +212,16 @@ def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _with_split(clips: Sequence[Clip], rows: dict[str, Row]) -> list[Clip]:
-    """As the table says; where it says nothing, by the texts, in shares that leave most to train on."""
+def _with_split(clips: Sequence[Clip], rows: dict[str, Row], there: Sequence[Clip]) -> list[Clip]:
+    """As the table says; where it says nothing, as other recordings of the text have it, of this table or ``there``;
+    then by the texts, in shares that leave most to train on."""
     told = {clip.path: rows[clip.path.stem].split for clip in clips}
+    placed = strictest(
+        [*((clip.text, told[clip.path]) for clip in clips), *((clip.text, clip.split) for clip in there)]
+    )
     seconds: dict[str, float] = defaultdict(float)
     for clip in clips:
-        if told[clip.path] is None:
+        if clip.text not in placed:
             seconds[clip.text] += clip.seconds
-    texts = split_language(dict(seconds), test_seconds=min(TEST_SECONDS, _MOST_TEST * sum(seconds.values())))
-    return [replace(clip, split=told[clip.path] or texts[clip.text]) for clip in clips]
+    placed |= split_language(dict(seconds), test_seconds=min(TEST_SECONDS, _MOST_TEST * sum(seconds.values())))
+    return [replace(clip, split=told[clip.path] or placed[clip.text]) for clip in clips]

@@ -37,6 +37,8 @@ APOSTROPHES = frozenset({"be", "ca", "en", "fr", "it", "nl"})
 
 # Typed for the apostrophe: quotation marks, primes, spacing accents, modifier letters.
 _APOSTROPHE = str.maketrans(dict.fromkeys("’‘‛ʼʹ´`′＇", "'"))
+_DOTLESS = frozenset({"az", "crh", "gag", "tr"})
+"""Languages in which the small letter of I has no dot."""
 _SPOKEN = "%&@#§/\\*^_|~"
 _DIRECTION = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>|\{[^}]*\}")
 # Letters lost in a change of encoding: `pu?`, `cos? come`, `non ? piena`, `contrase?a`.
@@ -77,7 +79,7 @@ def normalise(text: str, language: str) -> str:
     return text
 
 
-def normalise_any(text: str) -> str:
+def normalise_any(text: str, language: str) -> str:
     """As :func:`normalise`, in a language whose alphabet nobody has told: letters and marks of any script, apostrophes
     and joiners within words.
 
@@ -87,8 +89,10 @@ def normalise_any(text: str) -> str:
     original = text
     if "\N{REPLACEMENT CHARACTER}" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise UnusableText("lost letters", original)
-    text = unicodedata.normalize("NFC", _without_directions(text)).translate(_APOSTROPHE).lower()
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", _without_directions(text)).translate(_APOSTROPHE)
+    if language in _DOTLESS:
+        text = text.replace("I", "ı")
+    text = unicodedata.normalize("NFC", text.replace("İ", "i").lower())  # lower() would keep the dot as a mark
     kept = []
     for index, character in enumerate(text):
         category = unicodedata.category(character)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,6 +224,13 @@ def test_convolutions_learn_as_fast_as_their_stage_says(tones, tmp_path):
     moved = {name for name, p in run.encoder.named_parameters() if (p != before[name]).any()}
     assert moved
     assert not any("feature_extractor" in name for name in moved)
+
+
+def test_a_head_of_other_weights_does_not_stay(tones, tmp_path, through):
+    shutil.copytree(through, tmp_path / "backbone")
+    assert (tmp_path / "backbone/head.safetensors").exists()
+    pretrain(tones, tmp_path / "run", tmp_path / "backbone", only("units", 1))
+    assert not {"head.safetensors", "vocab.json"} & {path.name for path in (tmp_path / "backbone").iterdir()}
 
 
 def test_sounds_half_way_up_are_learnt_beside_the_letters(tones, tmp_path, through):

@@ -71,7 +71,7 @@ def few(monkeypatch):
 def test_what_was_tried_is_not_tried_again(few, tones, trained, tmp_path, monkeypatch):
     known_by = fingerprint(trained.models / "backbone")
     data = clips_key(read_manifest(tones))
-    notebook = Notebook(tmp_path / "trials.jsonl", [known_by], data)
+    notebook = Notebook(tmp_path / "trials.jsonl", {"": known_by}, data)
     told: list[str] = []
 
     def stops(line):
@@ -81,15 +81,17 @@ def test_what_was_tried_is_not_tried_again(few, tones, trained, tmp_path, monkey
 
     with pytest.raises(KeyboardInterrupt):
         run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL, announce=stops)
-    again = Notebook(tmp_path / "trials.jsonl", [known_by], data)
+    again = Notebook(tmp_path / "trials.jsonl", {"": known_by}, data)
     assert len(again.outcomes) == 3
     told.clear()
     found = run_trials(tones, trained.models, tmp_path / "runs", again, USUAL, announce=told.append)
     assert [line.split()[-1] for line in told] == ["fr-bottleneck-4-top1-norms-adapted-6x8s-lr0.002-seed0"]
     assert len(found) == 4
     assert fingerprint(trained.models / "backbone") == known_by
-    assert Notebook(tmp_path / "trials.jsonl", ["another"], data).outcomes == {}
-    assert Notebook(tmp_path / "trials.jsonl", [known_by], "other clips").outcomes == {}
+    assert Notebook(tmp_path / "trials.jsonl", {"": "another"}, data).outcomes == {}
+    assert Notebook(tmp_path / "trials.jsonl", {"": known_by}, "other clips").outcomes == {}
+    beside = Notebook(tmp_path / "trials.jsonl", {"": "another", "old": known_by}, data)
+    assert beside.outcomes == {}, "what it was the main one for says nothing of another that is"
     full = next(one for one in found.values() if one.config["method"] == "full")
     assert (
         full.config["lr"]
@@ -112,9 +114,9 @@ def test_trials_run_side_by_side(few, tones, trained, tmp_path, monkeypatch):
         return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
 
     monkeypatch.setattr(module, "apart", meets)
-    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    notebook = Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d")
     found = run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL, at_once=2)
-    assert len(found) == len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 4
+    assert len(found) == len(Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d").outcomes) == 4
 
 
 def test_a_trial_beside_one_that_fails_is_written_down(few, tones, trained, tmp_path, monkeypatch):
@@ -132,10 +134,10 @@ def test_a_trial_beside_one_that_fails_is_written_down(few, tones, trained, tmp_
         return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
 
     monkeypatch.setattr(module, "apart", fails)
-    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    notebook = Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d")
     with pytest.raises(RuntimeError, match="no memory"):
         run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL, at_once=2)
-    assert len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 1
+    assert len(Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d").outcomes) == 1
 
 
 def test_a_run_of_another_backbone_is_not_taken_for_this_one(tones, trained, tmp_path):
@@ -160,10 +162,10 @@ def test_a_trial_that_fails_leaves_what_the_others_found(few, tones, trained, tm
         return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
 
     monkeypatch.setattr(module, "apart", fails_second)
-    notebook = Notebook(tmp_path / "trials.jsonl", ["f"], "d")
+    notebook = Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d")
     with pytest.raises(RuntimeError, match="no memory"):
         run_trials(tones, trained.models, tmp_path / "runs", notebook, USUAL)
-    assert len(Notebook(tmp_path / "trials.jsonl", ["f"], "d").outcomes) == 1
+    assert len(Notebook(tmp_path / "trials.jsonl", {"": "f"}, "d").outcomes) == 1
 
 
 def test_a_trial_has_a_process_of_its_own(tones, trained, tmp_path):

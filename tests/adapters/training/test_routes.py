@@ -64,6 +64,10 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
     again = run(announce=told.append)
     assert again == made
     assert len(told) == 1
+    more = run(announce=told.append, languages=("es", "fr"))
+    assert [set(one.dev_cer) for one in more] == 2 * [{"es", "fr"}]
+    assert len(told) == 3, "in other languages they are to be made"
+    assert run() == made
     beside = run(notebook=tmp_path / "beside.jsonl", at_once=2)
     assert [replace(one, seconds=0.0) for one in beside] == [replace(one, seconds=0.0) for one in made]
 

@@ -71,6 +71,15 @@ def test_a_model_that_cannot_be_used_is_refused_before_anything_is_heard(tones, 
         add_language_model(spoken, tones, "es", broken)
 
 
+def test_a_tag_with_a_region_has_the_clips_of_its_language(tones, models, tmp_path):
+    train(tones, models, "es-MX", tmp_path / "run", SHORT, name="mexico")
+    found = add_language_model(models, tones, "mexico", ["ae io"])
+    assert found.record.language == "es-MX"
+    assert found.rates["dev"][0].clips == sum(
+        clip.language == "es" and clip.split == "dev" for clip in read_manifest(tones)
+    )
+
+
 def test_without_dev_clips_nothing_can_be_weighed(tones, spoken, tmp_path):
     clips = [clip for clip in read_manifest(tones) if clip.split == "test"]
     write_manifest(tmp_path / "manifest.jsonl", clips)

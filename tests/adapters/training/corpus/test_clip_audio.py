@@ -71,6 +71,24 @@ def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
     assert caught.value.reason == "not decodable"
 
 
+def test_samples_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    samples = speech_like(1.0, 5)
+    samples[100] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(UnusableAudio, match=r"a\.wav: not decodable: samples that are no numbers"):
+        decode(tmp_path / "a.wav")
+
+
+def test_a_file_that_goes_on_in_other_channels(tmp_path: Path) -> None:
+    for name, channels in (("one", 1), ("two", 2)):
+        samples = np.stack([speech_like(1.0, 5)] * channels, axis=1)
+        soundfile.write(tmp_path / f"{name}.mp3", samples, SAMPLE_RATE)
+    both = tmp_path / "both.mp3"
+    both.write_bytes((tmp_path / "one.mp3").read_bytes() + (tmp_path / "two.mp3").read_bytes())
+    each = sum(decode(tmp_path / f"{name}.mp3").size for name in ("one", "two"))
+    assert decode(both).size == pytest.approx(each, rel=0.1)
+
+
 def test_flac_is_16_bit_mono_and_whole(tmp_path: Path) -> None:
     samples = speech_like(1.0, 5) * 4  # beyond full scale
     write_flac(tmp_path / "b" / "a.flac", samples)

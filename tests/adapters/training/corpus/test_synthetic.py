@@ -113,6 +113,8 @@ def test_a_corpus_keeps_away_from_what_is_tested_on(tree, recorded, tmp_path):
         assert read_clip(clip.path).size / SAMPLE_RATE == pytest.approx(clip.seconds, abs=0.01)
     before = {clip.path: clip.path.read_bytes() for clip in clips}
     assert synthesise(recorded, out, ["en", "de"], tree, takes=2, workers=1) == clips
+    for alone in ("en", "de"):
+        assert synthesise(recorded, out, [alone], tree, takes=2, workers=1) == clips, "of the other, all stays"
     assert {clip.path: clip.path.read_bytes() for clip in clips} == before
 
 

@@ -135,9 +135,58 @@ def test_the_table_may_say_the_split_and_the_voice(recordings: Path, tmp_path: P
     import_table(written(recordings / "list.csv", rows), tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
     clips = read_manifest(tmp_path / "out/manifest.jsonl")
     assert {clip.text: clip.split for clip in clips} == {
-        normalise_any(row["text"]): {"validation": "dev"}.get(row["split"], row["split"]) for row in rows
+        normalise_any(row["text"], "ka"): {"validation": "dev"}.get(row["split"], row["split"]) for row in rows
     }
     assert {clip.voice for clip in clips} == {"v0", "v1"}
+
+
+def test_a_split_that_is_told_of_some_holds_for_all_recordings_of_a_text(recordings: Path, tmp_path: Path) -> None:
+    rows = listed(recordings)
+    for number in range(6):
+        rows[number]["split"] = ["train", "dev", "test"][number % 3]
+        rows[number + 6]["text"] = rows[number]["text"]
+    import_table(written(recordings / "list.csv", rows), tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    placed: dict[str, set[str]] = {}
+    for clip in read_manifest(tmp_path / "out/manifest.jsonl"):
+        placed.setdefault(clip.text, set()).add(clip.split)
+    for number in range(6):
+        assert placed[normalise_any(rows[number]["text"], "ka")] == {["train", "dev", "test"][number % 3]}
+
+
+def test_another_source_is_added(recordings: Path, tmp_path: Path) -> None:
+    """Its texts lie where they lay, and what is there already is not there twice."""
+    rows = listed(recordings)
+    first = written(recordings / "first.csv", rows[:7])
+    import_table(first, tmp_path / "out", "ka", licence="CC0-1.0", source="anna", workers=1)
+    before = read_manifest(tmp_path / "out/manifest.jsonl")
+    more = [{**row, "text": rows[number]["text"]} for number, row in enumerate(rows[7:])]
+    second = written(recordings / "second.csv", [*more, rows[0]])
+    _, rejects = import_table(second, tmp_path / "out", "ka", licence="CC0-1.0", source="ben", workers=1)
+    assert [reason for _, reason in rejects] == ["there already, from another source"]
+    clips = read_manifest(tmp_path / "out/manifest.jsonl")
+    assert [clip for clip in clips if clip.source == "anna"] == before
+    assert len(clips) == 7 + len(more)
+    assert len({(clip.text, clip.split) for clip in clips}) == len({clip.text for clip in clips}) == 7
+
+
+def test_a_recording_of_several_texts_is_left_out(recordings: Path, tmp_path: Path) -> None:
+    """Utterances of one long recording, say, of which a table has begin and end."""
+    rows = listed(recordings)
+    rows += [{**rows[0], "text": sentence(20)}, {**rows[0], "text": sentence(21)}]
+    table = written(recordings / "list.csv", rows)
+    _, rejects = import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    told = [(int(where.rpartition(":")[2]), reason) for where, reason in rejects]
+    assert sorted(told) == [(line, "one sound, several texts") for line in (2, len(rows), len(rows) + 1)]
+
+
+def test_a_folder_tells_of_recordings_without_a_text(recordings: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(recordings.iterdir())):
+        if number:
+            path.with_suffix(".TXT" if number == 1 else ".txt").write_text(sentence(number))
+    (recordings / "notes.md").write_text("no recording")
+    (recordings / "gone.txt").write_text(sentence(20))
+    _, rejects = import_table(recordings, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    assert sorted(reason for _, reason in rejects) == ["missing audio", "no transcript"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +196,8 @@ def test_the_table_may_say_the_split_and_the_voice(recordings: Path, tmp_path: P
         (b"path,words\na.wav,x\n", "no column with the transcript: one of text, sentence"),
         (b"path,text,split\na.wav,x,some\n", "list.csv:2: split is one of"),
         (b"path,text\n,x\n", "list.csv:2: no file is named"),
+        (b"path,text\na.wav,x, y\n", "list.csv:2: more cells than the head has columns"),
+        (b'path,"te"xt\na.wav,x\n', "list.csv:1: not the head of a table"),
         ("path,text\na.wav,ä\n".encode("latin-1"), "save it as CSV in UTF-8"),
         (b"path,text\na.wav,x\n", "none of 1 recordings can be used: missing audio"),
     ],
@@ -171,7 +222,14 @@ def test_what_is_no_table(tmp_path: Path, content: bytes, wrong: str) -> None:
     ],
 )
 def test_texts_of_any_language(text: str, normalised: str) -> None:
-    assert normalise_any(text) == normalised
+    assert normalise_any(text, "xx") == normalised
+
+
+@pytest.mark.parametrize(
+    ("language", "normalised"), [("tr", "ırmak izmir"), ("az", "ırmak izmir"), ("sw", "irmak izmir")]
+)
+def test_a_dot_is_kept_where_it_makes_another_letter(language: str, normalised: str) -> None:
+    assert normalise_any("Irmak İzmir", language) == normalised
 
 
 @pytest.mark.parametrize(
@@ -188,5 +246,5 @@ def test_texts_of_any_language(text: str, normalised: str) -> None:
 )
 def test_texts_that_do_not_say_what_is_said(text: str, reason: str) -> None:
     with pytest.raises(UnusableText) as caught:
-        normalise_any(text)
+        normalise_any(text, "xx")
     assert caught.value.reason == reason
