@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from adapters.durable import check_inside, read_inside, sync_folder, write_whole
 from adapters.location import RECORD, Kept, Signature, left_by_a_writer
+
+log = logging.getLogger("tongues.adapters")
 
 
 class FolderLocation:
@@ -61,17 +64,10 @@ class FolderLocation:
         for folder in sorted(self.path.iterdir()):
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            stay = kept(folder.name, [path.name for path in folder.iterdir()])
-            # A record replaced or removed touches the folder: that is when its files stopped being named.
-            if stay is None or folder.stat().st_mtime > time.time() - grace_s:
-                continue
-            for path in sorted(folder.iterdir()):
-                if _ours(path) and path.name not in stay:
-                    path.unlink()
-                    deleted.append(path)
-            if not any(folder.iterdir()):
-                folder.rmdir()
-                deleted.append(folder)
+            try:
+                deleted += _swept(folder, kept, grace_s)
+            except OSError as error:  # of this one alone: of a volume's lost+found, say
+                log.warning("old versions stay: %s", error)
         return tuple(deleted)
 
     @contextmanager
@@ -83,6 +79,20 @@ class FolderLocation:
             yield
         finally:
             os.close(lock)
+
+
+def _swept(folder: Path, kept: Kept, grace_s: float) -> Iterator[Path]:
+    stay = kept(folder.name, [path.name for path in folder.iterdir()])
+    # A record replaced or removed touches the folder: that is when its files stopped being named.
+    if stay is None or folder.stat().st_mtime > time.time() - grace_s:
+        return
+    for path in sorted(folder.iterdir()):
+        if _ours(path) and path.name not in stay:
+            path.unlink()
+            yield path
+    if not any(folder.iterdir()):
+        folder.rmdir()
+        yield folder
 
 
 def _ours(path: Path) -> bool:

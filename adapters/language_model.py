@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from adapters.errors import DataError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 _FIRST = b"\\data\\"
+_COUNT = re.compile(rb"ngram +[0-9]{1,2} *= *([0-9]{1,12})")
 _NEVER = -99.0
 _MOST_BYTES = 1 << 28
 """Of the text of a model that was packed: what a small file may become in memory."""
@@ -42,7 +44,8 @@ class LanguageModel:
         """Those that it knows, each decoded as it is read, and nothing after them. Raises
         :class:`~adapters.errors.DataError` where it is not ARPA text."""
         found: list[str] = []
-        begun = inside = False
+        begun = headed = inside = False
+        most = self.arpa.count(b"\n") + 1
         try:
             for line in io.BytesIO(self.arpa):
                 if not begun:
@@ -53,7 +56,12 @@ class LanguageModel:
                 elif line.startswith(b"\\"):
                     if inside:
                         return found
-                    inside = line.strip() == b"\\1-grams:"
+                    headed, inside = True, line.strip() == b"\\1-grams:"
+                elif not headed and line.strip():
+                    told = _COUNT.fullmatch(line.strip())
+                    if told is None or int(told[1]) > most:  # KenLM would crash, or ask for memory for them all
+                        said = f"its head has {line.strip()[:40]!r}, not 'ngram N=M' with as many lines as there are"
+                        raise DataError(f"not a language model in ARPA format: {said}")
                 elif inside and line.strip():
                     found.append(line.rstrip(b"\r\n").split(b"\t")[1].decode())
                     if found[-1] in (BEGIN, END, UNKNOWN):

@@ -145,7 +145,7 @@ class Recogniser:
         with self._bank.reading(seats):
             worn = self._dress(seats)
             frames = self._trunk(audio.to(self._bank.device), worn.lowest_layer)
-            return self._rest(frames, windows, rows, worn, began, emissions)
+            return self._rest(frames, windows, rows, seats, worn, began, emissions)
 
     @torch.inference_mode()
     def bare(self, audio: PaddedAudio) -> Launched[None]:
@@ -179,13 +179,14 @@ class Recogniser:
         ``ValueError`` where something is worn below."""
         began = self._now()
         with self._bank.reading(seats):
-            return self._rest(self._stack(begun), windows, rows, self._dress(seats), began, emissions)
+            return self._rest(self._stack(begun), windows, rows, seats, self._dress(seats), began, emissions)
 
     def _rest(
         self,
         frames: Frames,
         windows: Sequence[Window],
         rows: Sequence[int],
+        seats: Sequence[Seat],
         worn: Worn,
         began: Event,
         emissions: Sequence[int],
@@ -194,7 +195,9 @@ class Recogniser:
         if list(rows) != list(range(len(windows))):
             frames = frames.rows(self._index(rows))
         ids, probabilities, logits = self._top(frames, worn)
-        told = {row: self._to_host(logits[row].float().log_softmax(dim=1)) for row in emissions}
+        # of its own tokens: logits are as wide as the widest head that is worn beside it
+        mine = {row: logits[row, :, : seats[row].config.vocab_size] for row in emissions}
+        told = {row: self._to_host(one.float().log_softmax(dim=1)) for row, one in mine.items()}
         own = [slice(windows[row].skip, windows[row].skip + windows[row].keep) for row in rows]
         read = partial(_paths, self._to_host(ids), self._to_host(probabilities), own, told)
         return Launched(read, began, half, self._now())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -21,6 +20,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _RESERVED_NAMES = frozenset({"auto"})  # what a request names where it leaves the choice to the service
 _HASH_PREFIX = 16
 _SHOWN = 40
+_MOST_LEVELS = 32
+_LARGEST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class AdapterRecord:
         if self.config.layers and self.config.layers[-1] >= size.layers:
             raise AdapterMismatch(self.name, f"adapts layer {self.config.layers[-1]} of {size.layers}, counted from 0")
 
+    def check_names(self, came: Collection[str]) -> None:
+        """Raises :class:`AdapterFormatError` for a file, by what it is, that the record does not name."""
+        if more := set(came) - self.files.keys():
+            raise AdapterFormatError(self.name, f"{min(more)} came, which adapter.json does not name")
+
     def to_json(self) -> str:
         """The content of ``adapter.json``; equal records give equal text. Raises :class:`AdapterFormatError`."""
         data = {
@@ -128,6 +134,8 @@ class AdapterRecord:
             raw = json.loads(data, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise AdapterFormatError(name, f"adapter.json is not JSON: {error}") from error
+        if _deeper(raw, _MOST_LEVELS):
+            raise AdapterFormatError(name, f"adapter.json is nested deeper than {_MOST_LEVELS} levels")
         fields = _Fields(name, raw)
         if fields.take("format", int) != FORMAT:
             raise AdapterFormatError(name, f"adapter.json is of format {_shown(raw['format'])}, not {FORMAT}")
@@ -230,7 +238,7 @@ def _language_model(name: str, raw: dict[str, Any] | None) -> StoredLanguageMode
         return None
     weights = {key: raw.pop(key, None) for key in ("alpha", "beta")}
     for key, value in weights.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -_LARGEST_WEIGHT <= value <= _LARGEST_WEIGHT:  # false for NaN too
             raise AdapterFormatError(name, f"{key!r} in language_model is a number, not {_shown(value)}")
     return StoredLanguageModel(_file(name, "words", "arpa.gz", raw), weights["alpha"], weights["beta"])
 
@@ -254,6 +262,21 @@ def _file_to_dict(stored: StoredFile) -> dict[str, Any]:
 
 def _is_rate(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e6
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Whether objects and lists lie more than ``levels`` deep in one another."""
+    inside: list[object] = [value]
+    for _ in range(levels + 1):
+        inside = [
+            part
+            for one in inside
+            if isinstance(one, dict | list)
+            for part in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not any(isinstance(part, dict | list) for part in inside):
+            return False
+    return True
 
 
 def _refuse_constant(constant: str) -> NoReturn:

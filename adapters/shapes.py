@@ -65,8 +65,11 @@ def expected_shapes(config: AdapterConfig, size: BackboneSize) -> dict[str, tupl
         raise ValueError(f"the method {config.method!r} has no option {min(unknown)!r}")
     if config.layers and config.layers[-1] >= size.layers:
         raise ValueError(f"layer {config.layers[-1]} is adapted, but the backbone has layers 0 to {size.layers - 1}")
+    inside = method_shapes(config, size)
+    if inside and config.size < 1:
+        raise ValueError(f"the method {config.method!r} of size {config.size} adapts nothing: 1 is the least")
     return {
-        **method_shapes(config, size),
+        **inside,
         **norm_shapes(config, size),
         **head_shapes(config, size),
     }

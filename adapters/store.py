@@ -207,13 +207,13 @@ class AdapterStore:
         size: BackboneSize,
         fingerprint: str,
     ) -> AdapterRecord:
-        """Take in a version that was written elsewhere: the bytes of its record and of its files, as
-        :attr:`AdapterRecord.files` names them. It can be loaded, and is not published before :meth:`commit`. Raises as
-        :meth:`load` does."""
+        """Take in a version written elsewhere: its record and its files, as :attr:`AdapterRecord.files` names them. It
+        can be loaded, and is not published before :meth:`commit`. Raises as :meth:`load` does."""
         if len(record) > _MAX_RECORD_BYTES:
             raise AdapterFormatError(name, f"a record of {len(record)} bytes; {_MAX_RECORD_BYTES} are allowed")
         parsed = AdapterRecord.from_json(name, record)
         parsed.check_fits(fingerprint, size)
+        parsed.check_names(files)
         for what, stored in parsed.files.items():
             content = files.get(what, b"")
             if (len(content), sha256(content).hexdigest()) != (stored.size_bytes, stored.sha256):

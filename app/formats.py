@@ -19,6 +19,7 @@ SEGMENT_S = 7.0
 SEGMENT_CHARACTERS = 80
 # Line ends of any script and control characters would end a cue, or the file.
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_ARROW = re.compile("-{2,}>")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def as_text(transcript: Transcript) -> str:
 def as_srt(transcript: Transcript) -> str:
     """SubRip: numbered cues. Nothing in it can be escaped, so what would end a cue is replaced."""
     cues = (
-        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text.replace('-->', '->')}\n"
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_ARROW.sub('->', text)}\n"
         for number, (start, end, text) in enumerate(_cues(transcript), start=1)
     )
     return "\n".join(cues)

@@ -19,25 +19,36 @@ if TYPE_CHECKING:
 def listing(registry: Registry, whereabouts: Where, head: LanguageHead | None) -> list[AdapterOut]:
     """All adapters by name, those among them that cannot be worn. ``head`` tells languages."""
     snapshot = registry.snapshot
-    good = [_told(registry, adapter, whereabouts, head) for adapter in snapshot.adapters.values()]
-    return sorted([*good, *map(_refused, snapshot.refused)], key=lambda told: told.name)
+    refused = {one.name: one for one in snapshot.refused}
+    good = [_told(registry, one, whereabouts, head, refused.get(one.name)) for one in snapshot.adapters.values()]
+    bad = [_refused(one) for one in snapshot.refused if one.name not in snapshot.adapters]
+    return sorted([*good, *bad], key=lambda told: told.name)
 
 
 def listed(registry: Registry, whereabouts: Where, head: LanguageHead | None, name: str) -> AdapterOut:
     """One of them. Raises :class:`UnknownAdapter`, naming what there is."""
     snapshot = registry.snapshot
+    refused = next((one for one in snapshot.refused if one.name == name), None)
     if name in snapshot.adapters:
-        return _told(registry, snapshot.adapters[name], whereabouts, head)
-    for refused in snapshot.refused:
-        if refused.name == name:
-            return _refused(refused)
+        return _told(registry, snapshot.adapters[name], whereabouts, head, refused)
+    if refused is not None:
+        return _refused(refused)
     raise UnknownAdapter(f"no adapter {name[:80]!r}; there are: {', '.join(snapshot.adapters) or 'none'}")
 
 
-def _told(registry: Registry, adapter: RegisteredAdapter, whereabouts: Where, head: LanguageHead | None) -> AdapterOut:
+def _told(
+    registry: Registry,
+    adapter: RegisteredAdapter,
+    whereabouts: Where,
+    head: LanguageHead | None,
+    beside: RefusedAdapter | None,
+) -> AdapterOut:
+    """``beside``: one of the same name in an earlier store, which would be meant if it could be worn."""
     record = adapter.record
     found = whereabouts(adapter)
     state, reason = found.state, found.reason
+    if beside is not None and reason is None:
+        reason = f"the one in {beside.store} is not served: {beside.error.reason}"
     try:
         parameters = adapter.parameters(registry.size)
     except ValueError as error:  # a method that nobody here knows: found out when it is first worn
@@ -79,4 +90,5 @@ def _may_answer(registry: Registry, adapter: RegisteredAdapter, head: LanguageHe
 
 
 def _refused(refused: RefusedAdapter) -> AdapterOut:
-    return AdapterOut(name=refused.name, state="failed", reason=refused.error.reason, where=unloaded(refused).where)
+    name = refused.name.encode("utf-8", "backslashreplace").decode()  # a folder's need not be text
+    return AdapterOut(name=name, state="failed", reason=refused.error.reason, where=unloaded(refused).where)

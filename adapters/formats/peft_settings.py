@@ -30,6 +30,7 @@ _OTHERS = {
 _INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 _QUANTIFIERS = "*+?{"
 _MOST_QUANTIFIERS = 3
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -117,4 +118,4 @@ def _pattern(raw: Mapping[str, Any], setting: str, refuse: _Refuse, *, whole: bo
 def _is_number(value: object, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
-    return math.isfinite(value) and value > 0
+    return 0 < value <= _LARGEST

@@ -26,6 +26,7 @@ from adapters.store import AdapterStore
 from adapters.training.clip_samples import clip_samples
 from adapters.training.data import through_telephone
 from adapters.training.manifest import SPLITS, Clip, read_manifest
+from adapters.training.precision import check_device
 from adapters.vocab import Vocab
 from adapters.windows import Window, cut
 
@@ -87,6 +88,7 @@ def evaluate(
     if split not in SPLITS:
         raise DataError(f"{split!r} is not a split; there are {', '.join(SPLITS)}")
     keep_freed_memory()
+    check_device(device)
     encoder = load_backbone(models / "backbone", device=device, quantise=quantise)
     store = AdapterStore(models / "adapters")
     registry = Registry([store], fingerprint(models / "backbone"), encoder.size)

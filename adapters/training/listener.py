@@ -21,6 +21,7 @@ from adapters.store import AdapterStore
 from adapters.training.backbone_folder import read_head
 from adapters.training.data import AudioCache, Augmentation, epoch_batches
 from adapters.training.manifest import Clip
+from adapters.training.precision import check_device
 
 LONG_S = 2.0  #: from here on a clip counts for what is aimed at
 _BATCH_S = 30
@@ -48,6 +49,7 @@ class Listener:
 
     def __init__(self, models: Path, languages: Sequence[str], cache: Path, device: str) -> None:
         """``languages``: those that there are clips of; ``cache``: the folder for their samples."""
+        check_device(device)
         self._encoder: Encoder = load_backbone(models / "backbone", device=device)
         self._normalised = read_normalised(models / "backbone")
         self._cache = cache

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from adapters.errors import DataError
+
 
 def prefers_bfloat16(device: str) -> bool:
     """Whether bfloat16 is faster than float32 for training on ``device``: GPUs and CPUs that multiply in it (AMX or
@@ -18,6 +20,12 @@ def prefers_bfloat16(device: str) -> bool:
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def check_device(device: str) -> None:
+    """Raises :class:`~adapters.errors.DataError` where there is no such device."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise DataError(f"there is no GPU here for --device {device}; --device cpu does without")
 
 
 def tune_cpu() -> None:

@@ -33,7 +33,7 @@ from adapters.training.objectives.contrastive import Contrastive
 from adapters.training.objectives.ctc import Ctc
 from adapters.training.objectives.phones import Phones
 from adapters.training.objectives.units import Units, learn_units, mfcc
-from adapters.training.precision import prefers_bfloat16, tune_cpu
+from adapters.training.precision import check_device, prefers_bfloat16, tune_cpu
 from adapters.training.pretrain_batches import Prepared, StageBatches
 from adapters.training.pretrain_config import PretrainConfig, Stage
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
@@ -64,6 +64,7 @@ def pretrain(
     Raises :class:`~adapters.errors.DataError` for a manifest that cannot be used.
     """
     config = config or PretrainConfig()
+    check_device(device)
     if device == "cpu":
         tune_cpu()
     run = _Run(manifest, folder, config, device, also)

@@ -31,7 +31,7 @@ from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
 from adapters.training.manifest import Clip, licence_of, write_json_lines
-from adapters.training.precision import prefers_bfloat16, tune_cpu
+from adapters.training.precision import check_device, prefers_bfloat16, tune_cpu
 from adapters.training.progress import Progress
 from adapters.training.publish_once import publish_once
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -78,10 +78,9 @@ def train(
         raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
     if (config.method == "full") != (out is not None):
         raise DataError("full fine-tuning, and it alone, needs a model folder to write: give it with --out")
+    check_device(device)
     if device == "cpu":
         tune_cpu()
-    elif not torch.cuda.is_available():
-        raise DataError(f"there is no GPU here for --device {device}; --device cpu trains without")
     run = _Run(manifest, models, language, folder, config, out=out, device=device, keep_trunk=keep_trunk)
     run.learn()
     if run.first:

@@ -22,6 +22,7 @@ from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training.evaluate import Candidate, Rates, decoded, error_rates, hear_paths
 from adapters.training.manifest import licence_of, read_manifest
+from adapters.training.precision import check_device
 from adapters.vocab import Vocab
 
 ALPHAS, BETAS = (0.2, 0.4, 0.7, 1.0), (0.0, 1.0, 2.5, 4.0)
@@ -67,6 +68,7 @@ def add_language_model(
     Raises :class:`~adapters.errors.DataError` without dev clips of the language and for a model that cannot be used,
     :class:`~adapters.errors.DecodingUnavailable`, and what registry and store raise.
     """
+    check_device(device)
     encoder = load_backbone(models / "backbone", device=device)
     store = AdapterStore(models / "adapters")
     registry = Registry([store], fingerprint(models / "backbone"), encoder.size)

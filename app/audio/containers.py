@@ -22,15 +22,20 @@ DEMUXERS = (
     "matroska", "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "nistsphere", "ogg", "oma", "qcp", "rm", "tak",
     "tta", "voc", "w64", "wav", "wv",
 )  # fmt: skip
-# Their length is guessed from the file's size; an mp3's is stated where there is a Xing header.
+# Their length is guessed from the file's size, or may be: who writes to a pipe puts a placeholder.
 _LENGTH_IS_GUESSED = frozenset(
-    {"aac", "ac3", "amr", "caf", "dts", "eac3", "loas", "mp3", "mpeg", "mpegts", "voc", "w64"}
+    {"aac", "ac3", "amr", "avi", "caf", "dts", "eac3", "loas", "mpeg", "mpegts", "voc", "w64"}
 )
 _STREAMED = 0x7FFF_F000  # writers to a pipe put this much or more, or 0, for a size that they cannot know
 _MAX_CHUNKS = 1_000
 _MAX_TAGS = 1_000
 _MAGIC = ((0, b"RIFF"), (0, b"RF64"), (0, b"FORM"), (0, b"fLaC"), (0, b"OggS"), (0, b"ID3"), (0, b"caff"),
           (0, b".snd"), (0, b"\x1aE\xdf\xa3"), (0, b"#!AMR"), (4, b"ftyp"))  # fmt: skip
+
+
+_BROADCAST = 88  # of the flags in an ASF's file properties, from the begin of their GUID on
+_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_HEAD_BYTES = 1 << 16
 
 
 @cache
@@ -59,7 +64,10 @@ def looks_known(file: BinaryIO) -> bool:
 
 def length_is_stated(file: BinaryIO, demuxer: str) -> bool:
     """Whether the duration that FFmpeg gives was stated by the file, rather than guessed from its size."""
-    return demuxer.split(",")[0] not in _LENGTH_IS_GUESSED or (demuxer == "mp3" and _has_xing_header(file))
+    kind = demuxer.split(",")[0]
+    if kind in _LENGTH_IS_STATED_BY:
+        return _LENGTH_IS_STATED_BY[kind](file)
+    return kind not in _LENGTH_IS_GUESSED
 
 
 def breaks_off(file: BinaryIO) -> bool:
@@ -79,6 +87,8 @@ def breaks_off(file: BinaryIO) -> bool:
         return _ogg_breaks_off(file, size)
     if head[:4] == b"\x1aE\xdf\xa3":
         return _matroska_breaks_off(file, size)
+    if head[:4] == b"caff":
+        return _caf_breaks_off(file, size)
     return boxes_break_off(file, _end_of_tags(file), size)
 
 
@@ -87,19 +97,52 @@ def _riff_breaks_off(file: BinaryIO, head: bytes, size: int) -> bool:
     whole = int.from_bytes(head[4:8], "little")
     if head[:4] == b"RF64" or whole == 0 or whole >= _STREAMED:
         return False
-    if head[8:12] != b"WAVE":
+    data = _wav_data(file, size) if head[8:12] == b"WAVE" else None
+    if data is None:
         return 8 + whole > size
+    begin, length = data
+    return 0 < length < _STREAMED and begin + length > size
+
+
+def _wav_data(file: BinaryIO, size: int) -> tuple[int, int] | None:
+    """Where the samples begin, and how many bytes of them its header has."""
     at = 12
     for _ in range(_MAX_CHUNKS):
         file.seek(at)
         chunk = file.read(8)
         length = int.from_bytes(chunk[4:], "little")
         if chunk[:4] == b"data":
-            return 0 < length < _STREAMED and at + 8 + length > size
+            return at + 8, length
         at += 8 + length + length % 2
         if at >= size:
             break
-    return 8 + whole > size
+    return None
+
+
+def _wav_states_length(file: BinaryIO) -> bool:
+    """A plain WAV by its ``data`` chunk; RF64 is made for those that are too long for one."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    data = _wav_data(file, size)
+    file.seek(0)
+    return file.read(4) == b"RF64" or (data is not None and 0 < data[1] < _STREAMED)
+
+
+def _caf_breaks_off(file: BinaryIO, size: int) -> bool:
+    """By the sizes of its chunks; -1 is that of one whose writer could not know it."""
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        chunk = file.read(12)
+        if not chunk:
+            return False
+        length = int.from_bytes(chunk[4:], "big", signed=True)
+        if len(chunk) == 12 and length < 0:
+            return False
+        at += 12 + length
+        if len(chunk) < 12 or at > size:
+            return True
+    return False
 
 
 def _ogg_breaks_off(file: BinaryIO, size: int) -> bool:
@@ -128,6 +171,39 @@ def _matroska_breaks_off(file: BinaryIO, size: int) -> bool:
     return segment is not None and file.tell() + segment > size
 
 
+def _matroska_states_length(file: BinaryIO) -> bool:
+    """Whether its Info has a Duration, which live recordings leave out."""
+    file.seek(4)
+    header = _ebml_size(file)
+    if header is None:
+        return False
+    file.seek(header, 1)
+    if _ebml_id(file) != b"\x18\x53\x80\x67":  # Segment
+        return False
+    _ebml_size(file)
+    info = _ebml_child(file, b"\x15\x49\xa9\x66", before=b"\x1f\x43\xb6\x75")  # Info, before any Cluster
+    return info is not None and _ebml_child(file, b"\x44\x89", end=file.tell() + info) is not None  # Duration
+
+
+def _ebml_child(file: BinaryIO, wanted: bytes, *, before: bytes = b"", end: int | None = None) -> int | None:
+    """The size of the next element ``wanted``, at whose content the file stands then, unless ``before`` or ``end``
+    comes first."""
+    for _ in range(_MAX_CHUNKS):
+        name = _ebml_id(file) if end is None or file.tell() < end else b""
+        length = _ebml_size(file) if name else None
+        if length is None or name == before:
+            return None
+        if name == wanted:
+            return length
+        file.seek(length, 1)
+    return None
+
+
+def _ebml_id(file: BinaryIO) -> bytes:
+    first = file.read(1)
+    return first + file.read(8 - first[0].bit_length()) if first and first[0] else first
+
+
 def _ebml_size(file: BinaryIO) -> int | None:
     first = file.read(1)
     if not first or not first[0]:
@@ -151,8 +227,24 @@ def _end_of_tags(file: BinaryIO) -> int:
     raise BrokenAudio(f"more than {_MAX_TAGS} ID3 tags: one is enough")
 
 
+def _asf_states_length(file: BinaryIO) -> bool:
+    """Unless it is flagged as a broadcast."""
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    at = head.find(_FILE_PROPERTIES)
+    return 0 <= at < len(head) - _BROADCAST and not head[at + _BROADCAST] & 1
+
+
 def _has_xing_header(file: BinaryIO) -> bool:
     """In the first frame of an MP3, behind whatever tags there are."""
     file.seek(_end_of_tags(file))
     frame = file.read(2048)
     return b"Xing" in frame or b"Info" in frame
+
+
+_LENGTH_IS_STATED_BY = {
+    "asf": _asf_states_length,
+    "matroska": _matroska_states_length,
+    "mp3": _has_xing_header,
+    "wav": _wav_states_length,
+}

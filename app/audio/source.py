@@ -174,8 +174,8 @@ class AudioSource:
                 bad_packets, decoded, lost, doubtful = 0, True, lost or doubtful, False
                 if frame.samples:
                     yield frame
-            # A WAV whose writer could not know its size ends in a packet that FFmpeg calls corrupt.
-            doubtful = doubtful or (packet.is_corrupt and container.format.name != "wav")
+            # Where the writer could not know the size, these end in a packet that FFmpeg calls corrupt.
+            doubtful = doubtful or (packet.is_corrupt and container.format.name not in ("wav", "caf"))
         if self._ends_at_s is None:
             ends_early = doubtful
         else:  # what cannot be decoded behind the stated end is a tag or other ballast

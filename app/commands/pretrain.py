@@ -26,7 +26,7 @@ def pretrain_command(
         int, typer.Option(min=0, help="Updates of multilingual CTC; 0 for the paper's setting, without letters.")
     ] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of both stages.")] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0, max=1, help="Highest learning rate of both stages.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Backbone folder to go on from, instead of from nothing.")] = None,
     balance: Annotated[

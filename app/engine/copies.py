@@ -85,11 +85,13 @@ class HostCopies:
         """Let go of those that nobody holds, the longest unused first, until the others are within their bytes."""
         if self._bytes <= self._max_bytes:
             return
-        for worn in list(self._copies):
-            if self._bytes <= self._max_bytes:
+        free = {worn: loaded.bytes for worn, loaded in self._copies.items() if worn not in self._held}
+        left = sum(free.values())
+        for worn, size in free.items():
+            if left <= self._max_bytes:
                 return
-            if worn not in self._held:
-                self.drop(worn)
+            self.drop(worn)
+            left -= size
 
     def drop(self, worn: Worn) -> None:
         """It is of no use any more."""

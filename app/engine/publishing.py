@@ -92,6 +92,12 @@ class Publishing:
         async with self._changing:
             await self._refresh()
 
+    async def check(self, name: str, instead_of: str | None) -> None:
+        """Raises :class:`~adapters.errors.PublishConflict` where a :meth:`put` would by now, and looks no further."""
+        if instead_of is not None:
+            await self.refresh()
+            self._current(name, instead_of)
+
     async def put(
         self, name: str, record: bytes, files: Mapping[str, bytes], *, instead_of: str | None = None
     ) -> AdapterRecord:
@@ -134,6 +140,8 @@ class Publishing:
             stores = [one.store for one in found.refused if one.name == name]
             if current is not None and name not in self.refused:
                 stores = [current.store]
+            if not stores and name in found.adapters:  # what is served on is an older version of it
+                stores = [found.adapters[name].store]
             if not stores:
                 raise UnknownAdapter(f"no adapter {name[:80]!r} to remove")
             store = _writable(stores[0])
@@ -160,7 +168,8 @@ class Publishing:
             return
         before = self._registry.snapshot.adapters
         adapters = dict(found.adapters)
-        reasons = {one.name: one.error.reason for one in found.refused if one.name in before}
+        broken = [one for one in found.refused if one.name in before and before[one.name].store is one.store]
+        reasons = {one.name: one.error.reason for one in broken}
         for name, new in found.adapters.items():
             old = before.get(name)
             if old is None or worn_of(old) == worn_of(new) or self._residency.where(old).where != "device":
@@ -186,7 +195,7 @@ class Publishing:
 
     def _adopt(self, adapters: dict[str, RegisteredAdapter], found: Snapshot) -> None:
         before = self._registry.snapshot.adapters
-        refused = [one for one in found.refused if one.name not in adapters]
+        refused = [one for one in found.refused if one.name not in adapters or one.name not in self.refused]
         self._registry.adopt(Snapshot.of(adapters.values(), refused))
         self._seen = found
         self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S) if self.refused else _FIRST_RETRY_S

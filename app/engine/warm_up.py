@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from adapters.errors import AdapterError, EngineError
+from adapters.errors import AdapterError, BankFull, EngineError
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter
 from app.engine.config import EngineConfig
@@ -76,7 +76,7 @@ class WarmUp:
             config = adapter.record.config
             kind = (config.method, config.size, config.layers, config.norms)
             if kind not in found and len(found) < most:
-                with contextlib.suppress(AdapterError):
+                with contextlib.suppress(AdapterError, BankFull):
                     await self.try_out(adapter)
                     found[kind] = adapter
         return list(found.values())

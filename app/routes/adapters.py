@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from adapters.errors import AdapterAway, AdapterError
 from app.admin import check_admin, instead_of, receive_adapter
+from app.engine.engine import Engine
 from app.errors import BadAdapter
 from app.listing import listed, listing
 from app.schemas import AdapterOut, AdaptersOut
@@ -40,11 +41,7 @@ async def adapters(request: Request) -> AdaptersOut:
 @router.get("/{name}", response_model=AdapterOut)
 async def adapter(request: Request, response: Response, name: str) -> AdapterOut:
     """One adapter; its version is the `ETag`."""
-    engine = service_of(request).engine
-    told = listed(engine.registry, engine.where, engine.head, name)
-    if told.version is not None:
-        response.headers["ETag"] = f'"{told.version}"'
-    return told
+    return _told(service_of(request).engine, name, response)
 
 
 @router.put("/{name}", response_model=AdapterOut, status_code=201, openapi_extra=_BODY)
@@ -55,15 +52,16 @@ async def publish(request: Request, response: Response, name: str) -> AdapterOut
     """
     service = service_of(request)
     check_admin(request, service.settings)
-    engine = service.engine
+    engine, condition = service.engine, instead_of(request)
+    await engine.publishing.check(name, condition)  # before a large upload
     sent = await receive_adapter(request, service.settings)
     try:
-        await engine.publishing.put(name, sent.record, sent.files, instead_of=instead_of(request))
+        await engine.publishing.put(name, sent.record, sent.files, instead_of=condition)
     except AdapterAway:
         raise
     except AdapterError as error:
         raise BadAdapter(str(error)) from error
-    return await adapter(request, response, name)
+    return _told(engine, name, response)  # of this engine, which may be draining by now
 
 
 @router.delete("/{name}", status_code=204)
@@ -76,3 +74,10 @@ async def remove(request: Request, name: str) -> Response:
     except AdapterError as error:
         raise BadAdapter(str(error)) from error
     return Response(status_code=204)
+
+
+def _told(engine: Engine, name: str, response: Response) -> AdapterOut:
+    told = listed(engine.registry, engine.where, engine.head, name)
+    if told.version is not None:
+        response.headers["ETag"] = f'"{told.version}"'
+    return told

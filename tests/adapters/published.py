@@ -77,6 +77,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"size": replace(SIZE, hidden=32)}, AdapterMismatch, "is of shape"),
     ({"config": replace(CONFIG, layers=(1, 3))}, AdapterMismatch, "is missing|has no place"),
     ({"config": replace(CONFIG, method="telepathy")}, AdapterMismatch, "fits the backbone"),
+    ({"config": replace(CONFIG, size=0)}, AdapterMismatch, "of size 0 adapts nothing"),
     ({"language": "Elvish"}, AdapterFormatError, "tag of a language"),
     ({"training": {"x": object()}}, AdapterFormatError, "JSON"),
     ({"training": {"x": float("nan")}}, AdapterFormatError, "JSON"),

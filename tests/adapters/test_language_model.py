@@ -67,6 +67,15 @@ def test_what_is_no_model_is_refused(arpa):
         LanguageModel(arpa).words()
 
 
+@pytest.mark.parametrize("count", [b"-5", b"999", b"5 6", b"0x3", b"", b"1e3", b"9" * 30])
+@pytest.mark.parametrize("order", [b"1", b"3"])
+def test_counts_that_would_crash_kenlm_are_refused(order, count):
+    arpa = estimate(SENTENCES)
+    line = next(one for one in arpa.split(b"\n") if one.startswith(b"ngram " + order))
+    with pytest.raises(DataError, match=r"ARPA format: its head has b'ngram"):
+        LanguageModel(arpa.replace(line, b"ngram " + order + b"=" + count)).words()
+
+
 def peak_bytes(model: LanguageModel) -> int:
     """Of memory that reading its words takes."""
     tracemalloc.start()

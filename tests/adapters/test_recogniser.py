@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from adapters.bank import Bank, Seat
 from adapters.config import AdapterConfig, top_layers
+from adapters.ctc import BestPath
 from adapters.encoder import Encoder
 from adapters.graphs import Graphs, Tensors, eagerly
 from adapters.language_head import Calibration, LanguageHead
@@ -85,6 +86,23 @@ def test_three_parts_say_what_one_call_says(encoder, fixed):
                 np.testing.assert_allclose(np.exp(path.emissions).sum(axis=1), 1, atol=1e-5)
             assert 0 < launched.seconds < 600
     assert recorder.replayed > recorder.recorded > 2 or not fixed
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_probabilities_are_of_a_rows_own_tokens_whatever_is_worn_beside_it(encoder, fixed):
+    """Windows of one recording meet other heads, and what was heard of them is joined."""
+    bank, seats = seated(encoder)
+    recogniser = Recogniser(encoder, bank, fixed=fixed)
+    given = windows(encoder, 0.6, 1.1)
+    alone = recogniser.whole(recogniser.prepare(given[:1]), given[:1], (0,), seats[:1], (0,)).result()[0]
+    for neighbour in seats:
+        worn = [seats[0], neighbour]
+        beside = recogniser.whole(recogniser.prepare(given), given, (0, 1), worn, (0,)).result()[0]
+        assert alone.emissions is not None
+        assert beside.emissions is not None
+        np.testing.assert_allclose(beside.emissions, alone.emissions, atol=1e-4)
+        BestPath.join([alone, beside])
+        assert alone.emissions.shape[1] == seats[0].config.vocab_size
 
 
 @pytest.mark.parametrize("fixed", [False, True])

@@ -116,7 +116,9 @@ def test_hashes_are_hashes(digest, size):
 @pytest.mark.parametrize(
     "data",
     ["", "null", "[]", "[" * 200_000, '{"format": 1', '{"format": NaN}', b"\x80\x04\x95\x00", b"\xff\xfe", b"\0" * 10,
-     changed(training={"x": float("nan")}), changed(licence="\ud800"), '{"format": ' + "9" * 5000 + "}"],
+     changed(training={"x": float("nan")}), changed(training=json.loads('{"a":' * 40 + "1" + "}" * 40)),
+     changed(language_model={"file": "words.arpa.gz", "sha256": "0" * 64, "bytes": 1, "alpha": 10**400, "beta": 1}),
+     changed(licence="\ud800"), '{"format": ' + "9" * 5000 + "}"],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
 def test_not_a_record(data):

@@ -226,3 +226,21 @@ def test_records_are_plain_json(store):
     assert data["format"] == 1
     assert data["weights"]["file"].startswith("weights-")
     assert AdapterRecord.from_json("de", json.dumps(data)) == store.record("de")
+
+
+def test_a_sweep_passes_over_what_it_may_not_read(store, monkeypatch, caplog):
+    """lost+found of a volume, say."""
+    for name in ("de", "fr"):
+        publish(store, name, seed=0)
+        publish(store, name, seed=1)
+    (store.folder / "ee").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "ee":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert {path.parent.name for path in store.sweep(grace_s=-1)} == {"de", "fr"}
+    assert "old versions stay" in caplog.text

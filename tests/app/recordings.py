@@ -43,12 +43,31 @@ def tone(seconds: float, rate: int = 16_000, loudness: float = 0.3) -> np.ndarra
     return (loudness * (0.8 * np.sin(2 * np.pi * 220 * t) * np.sin(np.pi * t) + 0.1 * noise)).astype(np.float32)
 
 
-def encoded(samples: np.ndarray, container: str, codec: str, rate: int, layout: str = "mono", **options: Any) -> bytes:
-    """``samples`` (N,), the same in every channel. ``options`` are the muxer's."""
+class _Pipe:
+    """What can only be written to."""
+
+    def __init__(self, buffer: io.BytesIO) -> None:
+        self.write = buffer.write
+
+
+def encoded(
+    samples: np.ndarray,
+    container: str,
+    codec: str,
+    rate: int,
+    layout: str = "mono",
+    *,
+    piped: bool = False,
+    bit_rate: int | None = None,
+    **options: Any,
+) -> bytes:
+    """``samples`` (N,), the same in every channel. ``piped``: nothing is gone back to. ``options`` are the muxer's."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, container_options=options) as output:
+    with av.open(_Pipe(buffer) if piped else buffer, "w", format=container, container_options=options) as output:
         stream = output.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, av.AudioStream)
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
         context = stream.codec_context
         packed = np.repeat(samples.astype(np.float32), len(context.layout.channels))[None]
         frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)

@@ -89,6 +89,7 @@ def test_what_would_end_a_cue_is_escaped() -> None:
     hostile = Transcript("", (Word("<b>&-->\n\n1\r\u2028x", 0.0, 1.0, 1.0),), 1.0, 1.0)
     assert as_vtt(hostile).splitlines()[3:] == ["&lt;b&gt;&amp;--&gt; 1 x"]
     assert as_srt(hostile).splitlines()[2:] == ["<b>&-> 1 x"]
+    assert as_srt(Transcript.of([Word("a----->b", 0.0, 1.0, 1.0)], 1.0)).splitlines()[2:] == ["a->b"]
 
 
 @given(transcripts())

@@ -90,6 +90,32 @@ def test_a_wav_that_was_piped_states_no_length_and_is_whole(whole: int, size: in
     assert not source.truncated
 
 
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("matroska", "mp3"),
+        ("matroska", "pcm_s16le"),
+        ("webm", "libopus"),
+        ("asf", "wmav2"),
+        ("avi", "pcm_s16le"),
+        ("avi", "mp3"),
+        ("wav", "adpcm_ima_wav"),
+        ("caf", "pcm_s16be"),
+        ("flv", "mp3"),
+    ],
+)
+@pytest.mark.parametrize("piped", [True, False])
+def test_what_is_written_to_a_pipe_is_whole(container: str, codec: str, piped: bool) -> None:
+    """Its header states no length, and what FFmpeg makes of its size is a guess."""
+    rate = 48_000 if container == "webm" else 44_100
+    data = encoded(tone(60.0, rate), container, codec, rate, piped=piped, bit_rate=64_000)
+    samples, source = decoded(data, max_audio_s=61.0)
+    assert samples.size == pytest.approx(60 * 16_000, rel=0.01)
+    assert not source.truncated
+    if not piped and codec != "adpcm_ima_wav":
+        assert decoded(data[: len(data) // 2], max_audio_s=61.0)[1].truncated
+
+
 @pytest.mark.parametrize("kind", ["wav-16k", "flac", "mp3", "m4a", "opus", "webm"])
 def test_a_tag_at_the_end_is_no_truncation(kind: str) -> None:
     _, source = decoded(recording(kind) + b"TAG" + bytes(125))

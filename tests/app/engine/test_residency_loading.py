@@ -97,6 +97,8 @@ async def test_host_copies_stay_within_their_bytes_but_for_those_in_use():
     await bind(tiers, adapter("c"))
     await bind(tiers, adapter("a"))
     tiers.let_go(worn_of(adapter("a")))
+    assert [worn.name for worn in tiers._copies._copies] == ["d", "c", "a"], "one that is in use does not count"
+    tiers.let_go(worn_of(adapter("c")))
     assert [worn.name for worn in tiers._copies._copies] == ["c", "a"], "the longest unused went"
     assert files.reads == list("abcda")
 

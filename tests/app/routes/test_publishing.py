@@ -12,8 +12,9 @@ import pytest
 
 from adapters.config import BackboneSize
 from adapters.store import AdapterStore
+from app.engine.publishing import Publishing
 from app.settings import Settings
-from tests.app.live import Live, serving
+from tests.app.live import Live, answer, serving
 from tests.app.recordings import recording
 from tests.app.routes.publisher import BEARER, KEY, code, files_of, open_to_publishers, put, said
 
@@ -92,9 +93,10 @@ def changed(part: str, change: Callable[[bytes], bytes]) -> Callable[[dict[str, 
         (changed("adapter.json", lambda data: data.replace(b'"fr"', b'"es"', 1)), 422, "is for 'es'"),
         (changed("adapter.json", lambda data: data.replace(b'"layers"', b'"leyers"')), 422, "lacks 'layers'"),
         (lambda files: {k: v for k, v in files.items() if k != "vocab"}, 422, "vocab is missing"),
+        (lambda files: {**files, "language_model": b"words"}, 422, "language_model came, which adapter.json does not"),
         (changed("weights", lambda data: data * 100), 413, "400000 bytes"),
     ],
-    ids=["weights", "vocab", "json", "name", "config", "missing", "large"],
+    ids=["weights", "vocab", "json", "name", "config", "missing", "more", "large"],
 )
 def test_what_cannot_be_worn_is_refused_and_the_old_one_serves_on(live, elsewhere, tmp_path, spoil, status, reason):
     before = said(live, "fr")
@@ -157,6 +159,36 @@ def test_conditions_that_are_not_known_are_refused(live, elsewhere, tmp_path, he
     response = put(live, "fr", files_of(tmp_path, "fr"), **headers)
     assert code(response) == (422, "bad_parameter")
     assert '"VERSION"' in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [({"If-Match": '"a", "b"'}, "bad_parameter"), ({"If-Match": '"0123456789ab"'}, "publish_conflict")],
+)
+def test_a_condition_that_does_not_hold_costs_no_upload(live, headers, told):
+    """A megabyte is announced, more than is accepted, and none of it sent."""
+    lines = "\n".join(f"{name}: {value}" for name, value in {**BEARER, **headers}.items())
+    head = f"PUT /adapters/fr HTTP/1.1\nHost: x\n{lines}\nContent-Type: multipart/form-data; boundary=b"
+    with live.connect(f"{head}\nContent-Length: 1000000") as connection:
+        assert answer(connection)[1]["error"]["code"] == told
+
+
+def test_what_was_published_is_told_so_although_the_service_stops(live, elsewhere, tmp_path, monkeypatch):
+    version = elsewhere("fr", seed=91)
+    service = live.app.state.service
+    publish = Publishing.put
+
+    async def stops(publishing, *given, **how):
+        done = await publish(publishing, *given, **how)
+        monkeypatch.setattr(service, "_draining", True)
+        return done
+
+    monkeypatch.setattr(Publishing, "put", stops)
+    response = put(live, "fr", files_of(tmp_path, "fr"))
+    assert (response.status_code, response.json()["version"]) == (201, version)
+    assert live.http.get("/adapters/fr").status_code == 503
+    monkeypatch.undo()
+    assert live.http.get("/adapters/fr").json()["version"] == version
 
 
 def test_what_must_be_replaced_and_is_not_there_is_a_conflict(live, elsewhere, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -59,6 +60,47 @@ def test_a_newer_version_that_is_broken_leaves_the_old_one_serving_until_it_is_m
     wait_until(lambda: live.http.get("/adapters/ru").json()["version"] == version, timeout_s=60)
     assert live.http.get("/adapters/ru").json()["reason"] is None
     assert said(live, "ru")[0] == version
+
+
+def test_a_newer_version_that_is_broken_can_be_removed(live, elsewhere, folder, tmp_path):
+    said(live, "ru")
+    elsewhere("ru", seed=79)
+    there = folder / "adapters/ru"
+    before = {path: path.read_bytes() for path in there.iterdir()}
+    (there / "adapter.json").write_bytes(files_of(tmp_path, "ru")["adapter.json"])  # and nothing of it besides
+    wait_until(lambda: live.http.get("/adapters/ru").json()["reason"] is not None, timeout_s=20)
+    assert live.http.delete("/adapters/ru", headers=BEARER).status_code == 204
+    assert live.http.get("/adapters/ru").status_code == 404
+    for path, content in before.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    wait_until(lambda: live.http.get("/adapters/ru").status_code == 200, timeout_s=20)
+
+
+def test_one_that_is_broken_in_an_earlier_store_holds_up_none_in_a_later_one(folder, elsewhere, tmp_path):
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    (tmp_path / "first/es").mkdir(parents=True)
+    (tmp_path / "first/es/adapter.json").write_text("{broken")
+    settings = open_to_publishers(mine).model_copy(update={"adapters": (tmp_path / "first",)})
+    with serving(settings) as live:
+        before, _ = said(live, "es")
+        told = [one for one in live.http.get("/adapters").json()["adapters"] if one["name"] == "es"]
+        assert [(one["state"], one["version"]) for one in told] == [("ready", before)]
+        assert f"the one in {tmp_path}/first is not served: adapter.json is not JSON" in told[0]["reason"]
+        version = elsewhere("es", seed=90, to=mine)
+        wait_until(lambda: live.http.get("/adapters/es").json()["version"] == version, timeout_s=20)
+        assert said(live, "es")[0] == version
+        (mine / "adapters/es/adapter.json").unlink()
+        wait_until(lambda: live.http.get("/adapters/es").json()["state"] == "failed", timeout_s=20)
+
+
+def test_odd_folders_are_listed_beside_the_others(live, folder):
+    odd = Path(os.fsdecode(os.fsencode(folder / "adapters") + b"/caf\xe9"))
+    odd.mkdir()
+    (odd / "adapter.json").write_text("{}")
+    wait_until(lambda: "caf\\udce9" in [one["name"] for one in live.http.get("/adapters").json()["adapters"]])
+    shutil.rmtree(odd)
+    wait_until(lambda: len(live.http.get("/adapters").json()["adapters"]) == 3)
 
 
 def test_a_record_that_cannot_be_read_leaves_the_old_version_serving(live, folder):
