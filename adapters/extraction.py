@@ -60,9 +60,9 @@ class Extracted:
 
 def usual_rank_limit(found: Difference, encoder: Encoder, vocab_size: int) -> int:
     """The highest rank with which an adapter, norms and head included, has a tenth of the backbone's parameters."""
-    none, one = (parameter_count(_config(found, rank, vocab_size), encoder.size) for rank in (0, 1))
-    room = LARGEST_SHARE * sum(tensor.numel() for tensor in weights_of(encoder).values()) - none
-    return max(1, int(room / (one - none)))
+    one, two = (parameter_count(_config(found, rank, vocab_size), encoder.size) for rank in (1, 2))
+    room = LARGEST_SHARE * sum(tensor.numel() for tensor in weights_of(encoder).values()) - one
+    return max(1, 1 + int(room / (two - one)))
 
 
 def extract(

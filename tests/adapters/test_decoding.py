@@ -14,6 +14,7 @@ from adapters.language_model import LanguageModel, estimate
 from adapters.loaded import LoadedAdapter
 from tests.adapters.test_beam import BLANK, TIMES, UNCLEAR, VOCAB
 from tests.app.engine.tiers import adapter
+from tests.builders import miscounted
 
 LOADED = LoadedAdapter(adapter("a").record, {}, VOCAB)
 
@@ -37,7 +38,7 @@ def test_a_hot_word_that_cannot_be_said_is_refused_whatever_was_heard():
 
 
 def test_a_language_model_that_cannot_be_used_is_its_adapters_fault():
-    broken = LanguageModel(estimate(["a cat"]).replace(b"ngram 1=", b"ngram 1=9"))
+    broken = LanguageModel(miscounted(estimate(["a cat"])))
     with pytest.raises(
         AdapterFormatError, match=r"adapter 'a': not a language model that KenLM reads: Could not parse"
     ):
