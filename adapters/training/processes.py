@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from multiprocessing.queues import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from adapters.errors import TonguesError
+
+Result = TypeVar("Result")
 
 
 def run_processes(function: Callable[..., object], args: tuple[Any, ...], count: int) -> None:
@@ -39,6 +41,13 @@ def run_processes(function: Callable[..., object], args: tuple[Any, ...], count:
         if said.empty():
             raise
         raise TonguesError(said.get()) from None
+
+
+def apart(function: Callable[..., Result], *args: Any) -> Result:
+    """``function(*args)`` in a process of its own, whose memory nothing else has touched; it ends with this one."""
+    spawn = mp.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_watch, initargs=(os.getpid(),)) as process:
+        return process.submit(function, *args).result()
 
 
 def side_by_side(attempt: Callable[..., object], given: Iterable[tuple[Any, ...]], at_once: int) -> Iterator[None]:
@@ -62,7 +71,7 @@ def _process(
     function: Callable[..., object],
     args: tuple[Any, ...],
 ) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _watch(parent)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -72,6 +81,10 @@ def _process(
     except (TonguesError, OSError) as error:
         said.put(str(error))
         sys.exit(1)
+
+
+def _watch(parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

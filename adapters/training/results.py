@@ -11,9 +11,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,7 +22,7 @@ import torch
 from adapters.backbone import fingerprint, read_config
 from adapters.training.bootstrap import Edits
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
-from adapters.training.processes import side_by_side
+from adapters.training.processes import apart, side_by_side
 from adapters.training.progress import step_seconds
 from adapters.training.results_grid import Trial, trials, tuning
 from adapters.training.train import train
@@ -125,7 +123,7 @@ def run_trials(
     def carry_out(wanted: list[Trial]) -> dict[str, Outcome]:
         def attempt(number: int, trial: Trial) -> None:
             announce(f"{number}/{len(wanted)} {trial.name}")
-            notebook.add(apart(trial, manifest, folders[trial.on], folder, device, threads))
+            notebook.add(apart(run_trial, trial, manifest, folders[trial.on], folder, device, threads))
 
         done = notebook.outcomes
         missing = [(number, trial) for number, trial in enumerate(wanted, start=1) if trial.name not in done]
@@ -138,12 +136,6 @@ def run_trials(
     for outcome in sorted(tried.values(), key=lambda one: one.dev_cer):
         rates.setdefault(outcome.config["method"], outcome.config["lr"])
     return {**tried, **carry_out(trials(usual, layers, rates, spoken, others or ()))}
-
-
-def apart(trial: Trial, manifest: Path, models: Path, folder: Path, device: str, threads: int | None = None) -> Outcome:
-    """:func:`run_trial` in a process of its own, whose memory nothing else has touched."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(run_trial, trial, manifest, models, folder, device, threads).result()
 
 
 def run_trial(

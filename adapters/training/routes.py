@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,9 +21,9 @@ from adapters.training.data import text_key
 from adapters.training.manifest import clips_key, read_json_lines, read_manifest, write_json_lines
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, Halfway, PretrainConfig, Stage, StageConfig
-from adapters.training.processes import run_processes, side_by_side
+from adapters.training.processes import apart, run_processes, side_by_side
 from adapters.training.progress import step_seconds
-from adapters.training.results import apart
+from adapters.training.results import run_trial
 from adapters.training.results_grid import Trial
 from adapters.training.train_config import TrainConfig
 
@@ -149,14 +147,14 @@ def run_ways(
         source = [also] if also is not None and way.route == "phones" else []
         given = (manifest, run / "run", run / "model/backbone", config, device, source)
         if at_once > 1 and processes == 1:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                process.submit(_pretrain, threads, given).result()
+            apart(_pretrain, threads, given)
         else:
             run_processes(pretrain, given, processes)
         dev_cer, cer = {}, {}
         for language in languages:
             share = threads if at_once > 1 else None
-            outcome = apart(Trial(language, adapters), manifest, run / "model", run / "trials", device, share)
+            trial = Trial(language, adapters)
+            outcome = apart(run_trial, trial, manifest, run / "model", run / "trials", device, share)
             dev_cer[language], cer[language] = outcome.dev_cer, outcome.cer
         found = Made(
             way=way.name,

@@ -14,9 +14,9 @@ from adapters.training.processes import run_processes
 
 WAITING = """
 import time
-from adapters.training.processes import run_processes
+from adapters.training.processes import apart, run_processes
 if __name__ == "__main__":
-    run_processes(time.sleep, (600,), 2)
+    {call}
 """
 
 
@@ -36,11 +36,14 @@ def wait(happened, seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def test_who_kills_the_run_kills_all_of_it(tmp_path):
-    (tmp_path / "waiting.py").write_text(WAITING)
+@pytest.mark.parametrize(
+    ("call", "count"), [("run_processes(time.sleep, (600,), 2)", 2), ("apart(time.sleep, 600)", 1)]
+)
+def test_who_kills_the_run_kills_all_of_it(tmp_path, call, count):
+    (tmp_path / "waiting.py").write_text(WAITING.format(call=call))
     root = Path(__file__).parents[3]
     run = subprocess.Popen([sys.executable, tmp_path / "waiting.py"], env={"PYTHONPATH": str(root)})
-    wait(lambda: len(workers_of(run.pid)) == 2)
+    wait(lambda: len(workers_of(run.pid)) == count)
     workers = workers_of(run.pid)
     time.sleep(5)  # they have begun
     assert workers_of(run.pid) == workers

@@ -16,6 +16,7 @@ from adapters.errors import DataError
 from adapters.training import results as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import clips_key, read_manifest
+from adapters.training.processes import apart
 from adapters.training.results import Notebook, Outcome, run_trial, run_trials
 from adapters.training.results_grid import RATES, REQUIRED, SEEDS, Trial, trials, tuning
 from adapters.training.results_page import claims, comparable, draw, page
@@ -65,7 +66,7 @@ def few(monkeypatch):
             Trial("fr", replace(USUAL, layers=1)),
         ],
     )
-    monkeypatch.setattr(module, "apart", run_trial)
+    monkeypatch.setattr(module, "apart", lambda function, *given: function(*given))
 
 
 def test_what_was_tried_is_not_tried_again(few, tones, trained, tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_trials_run_side_by_side(few, tones, trained, tmp_path, monkeypatch):
     """Each pair waits for the other within its trials: alone neither would end."""
     together = threading.Barrier(2, timeout=60)
 
-    def meets(trial, *rest):
+    def meets(function, trial, *rest):
         together.wait()
         return outcome(trial.config.method, trial.config.layers, 1, lr=trial.config.lr, of=trial)
 
@@ -123,7 +124,7 @@ def test_a_trial_beside_one_that_fails_is_written_down(few, tones, trained, tmp_
     """It ends after the other has failed."""
     begun, failed = threading.Event(), threading.Event()
 
-    def fails(trial, *rest):
+    def fails(function, trial, *rest):
         if trial.config.lr == 1e-3:
             assert begun.wait(60)
             failed.set()
@@ -155,7 +156,7 @@ def test_a_run_of_another_backbone_is_not_taken_for_this_one(tones, trained, tmp
 def test_a_trial_that_fails_leaves_what_the_others_found(few, tones, trained, tmp_path, monkeypatch):
     ran = []
 
-    def fails_second(trial, *rest):
+    def fails_second(function, trial, *rest):
         ran.append(trial)
         if len(ran) == 2:
             raise RuntimeError("no memory")
@@ -170,7 +171,7 @@ def test_a_trial_that_fails_leaves_what_the_others_found(few, tones, trained, tm
 
 def test_a_trial_has_a_process_of_its_own(tones, trained, tmp_path):
     trial = Trial("es", replace(USUAL, method="head", layers=0, norms="none", steps=1))
-    outcome = module.apart(trial, tones, trained.models, tmp_path, "cpu")
+    outcome = apart(run_trial, trial, tones, trained.models, tmp_path, "cpu")
     assert outcome.trial == trial.name == "es-head-norms-none-1x8s-lr0.002-seed0"
     assert len(outcome.edits) == 4, "one for each test clip"
 
