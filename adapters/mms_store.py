@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -127,6 +127,8 @@ class MmsStore:
         tensors = self._tensors(record)
         imported = read_mms(name, tensors, self._tokens(name), size, self._listing.tokenizer)
         dtype = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
+        if imported.vocab.size < record.config.vocab_size:  # of what the tokenizer adds, the head told when it came
+            record = replace(record, config=replace(record.config, vocab_size=imported.vocab.size))
         # against the width of the backbone, not of the file: seats are made for that
         check_tensors(name, record.config, dtype, imported.tensors, imported.vocab, size)
         return LoadedAdapter(record, dict(imported.tensors), imported.vocab)

@@ -48,6 +48,7 @@ _CONFIGURATION = (
     "vocab.json",
     "added_tokens.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WEIGHTS = (".safetensors", ".bin")  # which are gone on with

@@ -22,7 +22,7 @@ from app.settings import Settings
 from app.trace import trace_of
 
 _IN_MEMORY_BYTES = 1 << 20
-_MAX_FIELDS = 50
+_MAX_FIELDS = 200  # a list comes as a field for each of its parts, a hundred hot words say
 _MAX_FIELD_BYTES = 64 << 10
 _FORM_BYTES = 256 << 10  # what a form may weigh besides its file
 MULTIPART = "multipart/form-data"

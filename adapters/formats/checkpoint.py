@@ -48,7 +48,7 @@ class Checkpoint:
         lang = shlex.quote(self.language or "LANG")
         return (
             f"serve it as a model of its own (with the same --audio, if any): "
-            f"mkdir -p {models} && cp -r {given} {models}/backbone && "
+            f"mkdir -p {models} && cp -rL {given} {models}/backbone && "
             f"TONGUES_BACKBONE= TONGUES_ADAPTERS= tongues adapters extract {given} --name {shlex.quote(name)} "
             f"--lang {lang} --models {models}"
         )

@@ -101,8 +101,7 @@ def write_backbone(
     }
     (folder / _PREPROCESSOR).write_text(json.dumps(preprocessor, indent=2) + "\n")
     (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    _let_all_read(folder)
 
 
 def check_tuned(folder: Path, made_from: Mapping[str, Any]) -> None:
@@ -130,8 +129,14 @@ def write_tuned(
         raise BackboneError(f"{folder}: the backbone cannot be written: {error}") from error
     if (start / _PREPROCESSOR).exists():
         shutil.copyfile(start / _PREPROCESSOR, folder / _PREPROCESSOR)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    _let_all_read(folder)
+
+
+def _let_all_read(folder: Path) -> None:
+    """What was written here, and nothing that lies beside it: transformers' weights are their owner's alone."""
+    for name in ("config.json", "vocab.json", "model*.safetensors*", _HEAD, _PREPROCESSOR, _RECORD):
+        for file in folder.glob(name):
+            file.chmod(0o644)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

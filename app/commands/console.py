@@ -20,9 +20,13 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def log_to_stderr(level: str = "info") -> None:
-    """What goes on, a line each."""
+    """What goes on, a line each. ``level`` is for what the project says: clients of hubs and buckets would tell keys in
+    a log in which they may say all."""
     logging.basicConfig(level=level.upper(), format=_FORMAT)
-    logging.getLogger("httpx2").setLevel(max(logging.WARNING, logging.getLogger().level))  # a line a file of a hub
+    root = logging.getLogger()
+    logging.getLogger("tongues").setLevel(root.level)
+    root.setLevel(max(logging.INFO, root.level))
+    logging.getLogger("httpx2").setLevel(max(logging.WARNING, root.level))  # a line a file of a hub
 
 
 def listed(value: str) -> list[str]:

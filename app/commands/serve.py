@@ -48,7 +48,7 @@ def serve_command(
 
 
 def serve(settings: Settings) -> int:
-    """Run until told to stop. The exit status: 1 where the model could not be loaded or the port not be had."""
+    """Run until told to stop. The exit status: 1 where the model could not be loaded, 3 where the port not be had."""
     from adapters.heap import keep_freed_memory, spare_what_is_loaded
     from app.main import create_app
     from app.server import Server

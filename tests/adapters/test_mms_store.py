@@ -217,14 +217,19 @@ def test_tokens_that_the_tokenizer_adds_are_served(hub, repo, tmp_path, kept, wh
     assert store.load(store.record("deu"), size=store._size).vocab.size == len(LANGUAGES["deu"]), "as it was"
 
 
-def test_a_head_without_rows_for_what_the_tokenizer_adds(made, tmp_path):
-    folder = shutil.copytree(made, tmp_path / "mms")
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_a_head_without_rows_for_what_the_tokenizer_adds(hub, repo, where):
+    """Which of a hub is not known before its file has come."""
+    folder = hub.repos[repo]
     tuned_mms(folder)
     path = folder / "adapter.tur.safetensors"
     tensors = load_file(path)
     save_file({key: t[:6].contiguous() if key.startswith("lm_head") else t for key, t in tensors.items()}, path)
-    store = opened(str(folder))
-    assert store.load(store.record("tur"), size=store._size).vocab.tokens == ("a", "b", "c", "|", "[UNK]", "[PAD]")
+    store = opened(repo if where == "hub" else str(folder))
+    for _ in range(2):
+        loaded = store.load(store.record("tur"), size=store._size)
+        assert loaded.vocab.tokens == ("a", "b", "c", "|", "[UNK]", "[PAD]")
+        assert loaded.record.config.vocab_size == 6
 
 
 def test_what_is_listed_without_a_hub_is_checked_all_the_same(hub, repo, monkeypatch):

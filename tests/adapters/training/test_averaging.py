@@ -82,3 +82,12 @@ def test_backbones_of_another_shape_are_refused(tmp_path):
     with pytest.raises(BackboneError, match="give two folders"):
         average(folders[:1], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_what_lies_beside_stays_as_closed_as_it_was(tmp_path):
+    folders = [made(tmp_path / str(seed), "ab", seed=seed) for seed in (1, 2)]
+    (tmp_path / "mean/adapters").mkdir(parents=True)
+    (tmp_path / "mean/secret").touch(mode=0o600)
+    modes = {path: path.stat().st_mode for path in (tmp_path / "mean").iterdir()}
+    average(folders, tmp_path / "mean")
+    assert {path: path.stat().st_mode for path in modes} == modes

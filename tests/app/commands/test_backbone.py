@@ -75,6 +75,17 @@ def test_it_fetches_and_shows_how_far_it_is(hub: Hub, repo: Path, tmp_path: Path
     assert done.stdout.startswith(f"{pin}: fingerprint ")
 
 
+def test_it_fetches_all_that_says_how_texts_are_made(hub: Hub, repo: Path, tmp_path: Path) -> None:
+    """Without a hub nobody would miss it."""
+    names = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
+    told = dict.fromkeys(names, '{"pad_token": "<s>"}')
+    for name, content in told.items():
+        (repo / name).write_text(content)
+    assert run(tmp_path, "fetch", "someone/small").returncode == 0
+    (snapshot,) = (path.parent for path in tmp_path.glob("home/hub/*/snapshots/*/config.json"))
+    assert {name: (snapshot / name).read_text() for name in told} == told
+
+
 def test_killed_in_the_middle_it_goes_on(hub: Hub, repo: Path, tmp_path: Path) -> None:
     content = (repo / "model.safetensors").read_bytes()
     hub.held["model.safetensors"] = 200_000

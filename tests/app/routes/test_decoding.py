@@ -159,3 +159,6 @@ def test_what_cannot_be_asked(live: Live, query: str, status: int, code: str, pa
 
 def test_as_many_hot_words_as_are_allowed(live: Live) -> None:
     assert said(live, "lang=es&hotwords=" + ",".join([*MANY[:100], *MANY[:100]])), "each counts once"
+    form = {"language": "es", "hotwords": MANY[:100]}  # a field for each, as clients send lists
+    answer = live.http.post("/v1/audio/transcriptions", data={"model": "auto", **form}, files={"file": ("clip", CLIP)})
+    assert answer.status_code == 200, answer.text
