@@ -41,7 +41,8 @@ class Window:
     """``samples`` (N,) float32, not normalised. Of its frames, ``keep`` from ``skip`` on are its own.
 
     ``silent``: nothing in it is loud or long enough to be speech; scaled to unit variance, hiss would turn into
-    letters. Measured where the window is made, which is in a thread, unless it is known.
+    letters. Measured where the window is made, which is in a thread, unless it is known. ``long``: its recording is
+    longer than a window.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Window:
     skip: int
     keep: int
     silent: bool | None = None
+    long: bool = False
 
     def __post_init__(self) -> None:
         if self.silent is None:
@@ -86,7 +88,8 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
         kept = np.concatenate(held)
         while kept.size - before > longest + context:
             core = _pause(kept[before : before + longest], int(shape.search_s * SAMPLE_RATE), hop)
-            for window in _spoken(index, kept[: before + core + context], before // hop, core // hop, geometry):
+            part = kept[: before + core + context]
+            for window in _spoken(index, part, before // hop, core // hop, geometry, long=True):
                 yield window
                 index += 1
             start = max(0, before + core - context)
@@ -95,10 +98,12 @@ def cut(blocks: Iterable[np.ndarray], geometry: Geometry, shape: WindowShape | N
     frames = geometry.frames(size) - before // hop
     if frames > 0:
         rest = np.concatenate(held) if len(held) > 1 else held[0]
-        yield from _spoken(index, rest, before // hop, frames, geometry)
+        yield from _spoken(index, rest, before // hop, frames, geometry, long=before > 0)
 
 
-def _spoken(index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geometry) -> Iterator[Window]:
+def _spoken(
+    index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geometry, *, long: bool
+) -> Iterator[Window]:
     """One window, or where there is long quiet in it several, numbered from ``index``, with the same frames to keep."""
     found = stretches(samples, geometry)
     for begin, end, speech in found:
@@ -107,7 +112,7 @@ def _spoken(index: int, samples: np.ndarray, skip: int, keep: int, geometry: Geo
             continue
         start = begin * geometry.hop
         stop = samples.size if end == found[-1].end else start + geometry.samples(end - begin)
-        yield Window(index, samples[start:stop], first - begin, last - first, None if speech else True)
+        yield Window(index, samples[start:stop], first - begin, last - first, None if speech else True, long)
         index += 1
 
 

@@ -1,7 +1,7 @@
 """The adapters that one recording may be in, and what speaks for each of them.
 
 One alone answers. Of several that were named, and of those that the language head shortlists, all hear the first
-windows; then the likeliest stays.
+windows, some seconds in all; then the likeliest stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from adapters.windows import Window
 from app.engine.hands import Hands
 from app.engine.telling import Telling
 
-DECIDING_WINDOWS = 2
+DECIDING_WINDOWS, DECIDING_FRAMES = 2, 200
+"""What decides: so many windows at least, and so much speech; a window may be a word between two pauses."""
+
+
+def decides(windows: int, frames: int) -> bool:
+    """Whether so many windows in which something is said, of so many frames together, are enough."""
+    return windows >= DECIDING_WINDOWS and frames >= DECIDING_FRAMES
 
 
 @dataclass
@@ -63,12 +69,16 @@ class Candidates:
                 self._all.append(Candidate(adapter, await self._hands.loaded(adapter), number))
             self.left = list(self._all)
 
-    async def listen(self, window: Window) -> Begun | None:
-        """Let the head hear ``window`` where it has not heard any yet: its trunk, and those that it shortlists are
-        loaded. One that cannot be is left out, unless it is the likeliest. Raises
-        :class:`~adapters.errors.AdapterError` for that one, and what :meth:`Telling.likeliest` does."""
-        if self._telling is None or self._told is not None:
-            return None
+    @property
+    def asks_head(self) -> bool:
+        """The language head has a say, and has heard nothing yet."""
+        return self._telling is not None and self._told is None
+
+    async def listen(self, window: Window) -> Begun:
+        """Let the head hear ``window``: its trunk, and those that it shortlists are loaded. One that cannot be is left
+        out, unless it is the likeliest. Raises :class:`~adapters.errors.AdapterError` for that one, and what
+        :meth:`Telling.likeliest` does."""
+        assert self._telling is not None
         begun = await self._hands.begin(window)
         self._told = begun.log_probabilities
         likeliest = None if self._telling.named else self._telling.likeliest(self._told)
@@ -103,13 +113,13 @@ class Candidates:
 
     def take_in(self, frames: int, paths: Mapping[str, BestPath]) -> None:
         """What was heard in a window of ``frames`` frames, by the names of adapters."""
-        if self._windows >= DECIDING_WINDOWS:
+        if decides(self._windows, self._frames):
             return
         for candidate in self.left:
             candidate.log_probability += paths[candidate.adapter.name].log_probability
         self._frames += frames
         self._windows += 1
-        if self._windows >= DECIDING_WINDOWS:
+        if decides(self._windows, self._frames):
             self.left = self._ordered()[:1]
 
     def ranked(self) -> tuple[Ranked, ...]:

@@ -80,7 +80,7 @@ class Hands:
                 languages=tuple(adapter.record.language for adapter in adapters),
                 window=window,
                 frames=frames,
-                long=window.keep < frames,  # context on either side: there is more of this recording
+                long=window.long,
                 emissions=self._emissions,
                 part=part,
                 begun=begun.frames if begun is not None else None,

@@ -19,9 +19,10 @@ from adapters.ctc import BestPath, Transcript, Word
 from adapters.decoding import GREEDY, Decoding
 from adapters.errors import AudioTooShort, TonguesError
 from adapters.frontend import SAMPLE_RATE, Geometry
+from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window, WindowShape, cut
-from app.engine.candidates import DECIDING_WINDOWS, Candidates, Ranked
+from app.engine.candidates import Candidates, Ranked, decides
 from app.engine.hands import Hands
 from app.engine.runner import Paths
 from app.engine.searches import Searches
@@ -31,6 +32,9 @@ _DECODED_AT_ONCE = 1_000
 for as long, and the way there and back costs more."""
 _CUT_AT_ONCE_S = 10
 """Likewise: audio that is all there and no longer is cut into windows on the loop."""
+_LONG_ENOUGH_S, _ENOUGH_S, _MOST_AHEAD = 2, 6, 16
+"""Where a language is to be told, a window of so many seconds is looked for within so many of speech or so many
+windows: what comes before the first pause may be a word."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ class Hearing:
         self._candidates, self._hands, self._searches, self._decoding = candidates, hands, searches, decoding
         self._geometry, self._shape, self._in_flight = geometry, shape, in_flight
         self._heard: list[_Heard] = []
-        self._loud = 0  # windows that were sent and are not silent
+        self._loud = self._loud_frames = 0  # of windows that were sent and are not silent
+        self._listened: tuple[Window, Begun] | None = None  # by the language head
         self._checked: list[str] = []
+        self._ended = False  # there are no more windows than were pulled
 
     async def answer(self, audio: Iterable[np.ndarray]) -> Answer:
         """Hear all of ``audio``: blocks that are pulled in a thread as windows are needed, or a short list of them.
@@ -93,12 +99,13 @@ class Hearing:
         await self._check()
         sent: deque[_Sent] = deque()
         while pulled:
+            if self._candidates.asks_head:
+                await self._tell_language(windows, pulled, at_once=at_once)
             for window in pulled:
                 while len(sent) >= self._in_flight or (sent and self._to_be_decided):
                     await self._take_in(sent.popleft())
                 sent.append(await self._send(window))
-            ended = len(pulled) < self._in_flight
-            pulled = [] if ended else await self._pull(windows, at_once=at_once)
+            pulled = await self._pull(windows, at_once=at_once)
         for one in sent:
             await self._take_in(one)
         if not self._heard:
@@ -111,8 +118,26 @@ class Hearing:
 
     async def _pull(self, windows: Iterator[Window], *, at_once: bool) -> list[Window]:
         """The next ones, as many as may be in flight; fewer at the end."""
+        if self._ended:
+            return []
         following = islice(windows, self._in_flight)
-        return list(following) if at_once else await asyncio.to_thread(list, following)
+        pulled = list(following) if at_once else await asyncio.to_thread(list, following)
+        self._ended = len(pulled) < self._in_flight
+        return pulled
+
+    async def _tell_language(self, windows: Iterator[Window], pulled: list[Window], *, at_once: bool) -> None:
+        """By the longest window of those that follow, ``pulled`` ones and others that are added to them, if anything is
+        said there."""
+        while True:
+            seconds = [window.samples.size / SAMPLE_RATE for window in pulled if not window.silent]
+            enough = not seconds or max(seconds) >= _LONG_ENOUGH_S or sum(seconds) >= _ENOUGH_S
+            if enough or self._ended or len(pulled) >= _MOST_AHEAD:
+                break
+            pulled += await self._pull(windows, at_once=at_once)
+        if seconds:
+            longest = max((window for window in pulled if not window.silent), key=lambda window: window.samples.size)
+            self._listened = longest, await self._candidates.listen(longest)
+            await self._check()
 
     async def _check(self) -> None:
         """Raises what decoding would at the end, where it would for each of those that are left."""
@@ -133,14 +158,16 @@ class Hearing:
     @property
     def _to_be_decided(self) -> bool:
         """What decides is on its way: no further window is heard in every candidate."""
-        return len(self._candidates.left) > 1 and self._loud >= DECIDING_WINDOWS
+        return len(self._candidates.left) > 1 and decides(self._loud, self._loud_frames)
 
     async def _send(self, window: Window) -> _Sent:
         if window.silent:
             return _Sent(window.keep, [], None)
         self._loud += 1
-        begun = await self._candidates.listen(window)
-        await self._check()
+        self._loud_frames += window.keep
+        begun = None
+        if self._listened is not None and self._listened[0] is window:
+            begun, self._listened = self._listened[1], None
         adapters = [candidate.adapter for candidate in self._candidates.left]
         return _Sent(window.keep, [a.name for a in adapters], self._hands.hear(window, adapters, begun))
 

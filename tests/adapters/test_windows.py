@@ -79,6 +79,16 @@ def test_a_tail_of_any_length_costs_no_frame_of_the_window_before(tail):
     assert sum(w.keep for w in cut([NOISE[:length]], GEOMETRY, SHORT)) == GEOMETRY.frames(length)
 
 
+def test_all_windows_of_a_long_recording_are_told_so():
+    """Those between two pauses as well, which no context surrounds."""
+    word, pause = 0.1 * NOISE[:24_000], np.zeros(16_000, np.float32)
+    short, long = np.concatenate([word, pause, word]), np.concatenate([word, pause] * 20)
+    assert [window.long for window in cut([short], GEOMETRY)] == [False] * 3
+    found = list(cut([long], GEOMETRY))
+    assert len(found) > 30
+    assert all(window.long for window in found)
+
+
 def test_cuts_fall_into_pauses():
     """Bursts of speech-loud noise with a fifth of a second of near silence every 1.37 seconds."""
     time_s = np.arange(NOISE.size) / SAMPLE_RATE

@@ -96,6 +96,15 @@ def test_of_a_long_recording_the_first_windows_decide(telling: Live) -> None:
     assert telling.transcribe(data, f"lang={told['language']}").json()["text"] == told["text"]
 
 
+def test_a_word_before_a_pause_does_not_decide() -> None:
+    """Of another language here, so that whoever listens to it alone is wrong."""
+    every = {path.stem: soundfile.read(path, dtype="float32")[0] for path in sorted(EXAMPLES.glob("*.ogg"))}
+    with serving(Settings.read(models=EXAMPLES.parent / "models/small", threads=1)) as live:
+        for language, word in zip(every, [*list(every.values())[1:], every["be"]], strict=True):
+            both = np.concatenate([word[:11_200], np.zeros(16_000, np.float32), every[language]])
+            assert live.transcribe(wav(both), "").json()["language"] == language
+
+
 def test_silence_is_of_no_language_in_particular(telling: Live) -> None:
     told = telling.transcribe(wav(np.zeros(20 * 16_000)), "lang=auto").json()
     assert told["text"] == ""
