@@ -48,7 +48,7 @@ def record_step(step: Step) -> None:
     jobs = step.batch.jobs
     BATCH_ROWS.observe(step.batch.rows)
     BATCH_ADAPTERS.observe(len(step.batch.worn))
-    BATCH_PADDING.observe(1 - sum(job.frames * job.rows for job in jobs) / step.batch.padded_frames)
+    BATCH_PADDING.observe(1 - sum(job.frames * job.rows for job in jobs) / step.frames)
     FORWARD_SECONDS.observe(step.seconds)
     for job in jobs:
         QUEUE_SECONDS.observe(job.times_s["batched"] - job.times_s["queued"])

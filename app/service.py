@@ -158,6 +158,11 @@ class Service:
             raise Starting("the model is being loaded: ask again in a moment")
         return self._engine
 
+    @property
+    def loaded(self) -> Engine | None:
+        """The engine, though it may be starting, draining or dead."""
+        return self._engine
+
     def health(self) -> Health:
         """Whether requests can be answered, and if not, why."""
         try:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -52,9 +53,10 @@ class AudioCache:
             state.update(f"{place}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
         path = folder / f"samples-{state.hexdigest()[:16]}.i16"
         index = path.with_suffix(".json")
-        if not (index.exists() and path.exists()):
+        told = _whole(path, index)
+        if told is None:
             self._decode(path, index)
-        told = json.loads(index.read_text())
+            told = json.loads(index.read_text())
         self.key: str = told["key"]
         self._ends = np.array(told["ends"], dtype=np.int64)
         self._samples = np.memmap(path, dtype=np.int16, mode="r") if self.clips else np.zeros(0, np.int16)
@@ -84,10 +86,20 @@ class AudioCache:
                         total += samples.size
                         ends.append(total)
                         key.update(samples.size.to_bytes(8, "little") + samples.tobytes())
+                out.flush()
+                os.fsync(out.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         write_text_atomically(index, json.dumps({"key": key.hexdigest()[:16], "ends": ends}))
+
+
+def _whole(path: Path, index: Path) -> dict[str, Any] | None:
+    """What the index says, where both are there and the samples are all that it knows of."""
+    if not (index.exists() and path.exists()):
+        return None
+    told: dict[str, Any] = json.loads(index.read_text())
+    return told if path.stat().st_size == 2 * (told["ends"] or [0])[-1] else None
 
 
 def _decoded(clip: Clip) -> np.ndarray:

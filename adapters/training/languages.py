@@ -34,6 +34,8 @@ _STRENGTH = 1e-3
 _VARIATIONS = 2
 _ENOUGH_S, _LEAST_S = 240.0, 120.0
 _OFFSET_PENALTY = 0.1
+_WEIGHT_PENALTY = 0.01
+"""Of how far a weight is from what it usually is, in logarithms: with few clips to go by it would run off."""
 
 
 def train_language_head(
@@ -172,20 +174,22 @@ def _calibrate(head: LanguageHead, heard: Heard, among: Sequence[int], *, shortl
     from_head = torch.from_numpy(told[index]) if shortlisted else torch.zeros(len(rows), len(among))
     from_score, truth = torch.from_numpy(heard.scores[index]), torch.from_numpy(heard.truth[index])
     counts = torch.from_numpy(_balance(heard.truth[index]))
-    weights = torch.tensor([1.0, 10.0], requires_grad=True)
+    usual, far = torch.tensor([1.0, 10.0]), torch.zeros(2, requires_grad=True)  # weights above 0, both
     offsets = torch.zeros(len(among), requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights, offsets], max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([far, offsets], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
+        weights = usual * far.exp()
         odds = weights[0] * from_head + weights[1] * from_score + offsets + allowed
         each = torch.nn.functional.cross_entropy(odds, truth, reduction="none")
         found = (each * counts).sum() / counts.sum() + _OFFSET_PENALTY * offsets.square().mean()
+        found = found + _WEIGHT_PENALTY * far.square().sum()
         torch.autograd.backward(found)
         return found
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    first, second = weights.tolist()
+    first, second = (usual * far.detach().exp()).tolist()
     return Calibration(first if shortlisted else 0.0, second, tuple(offsets.tolist()))
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from datetime import timedelta
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from adapters.errors import TonguesError
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
+"""How long processes of a run wait for the first of them, which alone hears dev and test."""
 
 
 def run_processes(function: Callable[..., object], args: tuple[Any, ...], count: int) -> None:
@@ -97,7 +100,10 @@ def _end_with(parent: int) -> None:
 def join_processes(device: str) -> tuple[int, int]:
     """Meet the other processes of the run, if there are any -> rank and number of processes; (0, 1) alone."""
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        on_gpu = device.startswith("cuda")
+        if on_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 

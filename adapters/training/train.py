@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -32,6 +33,7 @@ from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
 from adapters.training.manifest import Clip, licence_of, write_json_lines
 from adapters.training.precision import check_device, prefers_bfloat16, tune_cpu
+from adapters.training.processes import PATIENCE
 from adapters.training.progress import Progress
 from adapters.training.publish_once import publish_once
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
@@ -42,7 +44,7 @@ from adapters.training.trunk import Computed, Start, TrunkCache, Variations, kno
 
 try:
     from accelerate import Accelerator
-    from accelerate.utils import broadcast_object_list
+    from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 except ModuleNotFoundError as error:
     raise DataError(f"training needs {error.name}: pip install 'tongues[train]'") from error
 
@@ -107,7 +109,13 @@ class _Run:
         self.fingerprint = fingerprint(self.backbone)
         self.normalised = read_normalised(self.backbone)
         self.bfloat16 = prefers_bfloat16(device)
-        self.together = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if self.bfloat16 else "no")
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        group = InitProcessGroupKwargs(backend="gloo" if device == "cpu" else "nccl", timeout=PATIENCE)
+        self.together = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if self.bfloat16 else "no",
+            kwargs_handlers=[group] if several else [],
+        )
         self.device = device if device == "cpu" else str(self.together.device)
         self.first = self.together.is_main_process
         self.clips = clips_for(manifest, language, config)

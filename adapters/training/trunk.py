@@ -176,6 +176,8 @@ class TrunkCache:
                     frames += known_lengths(found)
                     for states, length in zip(found.hidden, known_lengths(found), strict=True):
                         file.write(states[:length].half().cpu().numpy().tobytes())
+                file.flush()
+                os.fsync(file.fileno())
             name = hashlib.sha256(json.dumps([order, frames]).encode()).hexdigest()[:16]  # one name, one layout
             index = self.folder / f"layer-{layer}-{name}.npz"
             temporary.replace(index.with_suffix(".f16"))

@@ -74,7 +74,7 @@ class Batch:
 
     @property
     def padded_frames(self) -> int:
-        """What the forward costs at most: every row is as long as the longest."""
+        """Every row as long as the longest; a device that knows few shapes computes more."""
         return max(job.frames for job in self.jobs) * self.rows
 
     @property

@@ -32,11 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Step:
-    """What one forward did, for logs and metrics. ``seconds``: of the device, for this batch alone."""
+    """What one forward did, for logs and metrics. ``seconds``: of the device, for this batch alone. ``frames``: that it
+    computed, padding included."""
 
     batch: Batch
     seconds: float
     lane: int = 0
+    frames: int = 1
 
 
 Forward = Callable[[Batch, Sequence[Seat], Callable[[], object], int], Ran]
@@ -198,6 +200,8 @@ class Lanes:
             if isinstance(result, Exception):
                 log.error("a row of a forward of %d failed: %s", batch.rows, result)
             self._answer(job, result)
+        longest = max(job.frames for job in batch.jobs)
+        frames = self._scheduler.budget.computed(batch.rows, longest)
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "batch lane=%d part=%s jobs=%d rows=%d padded_frames=%d languages=%s seconds=%.3f requests=%s",
@@ -205,12 +209,12 @@ class Lanes:
                 batch.part,
                 len(batch.jobs),
                 batch.rows,
-                batch.padded_frames,
+                frames,
                 ",".join(batch.languages),
                 ran.seconds,
                 ",".join(job.request_id for job in batch.jobs),
             )
-        self._on_step(Step(batch, ran.seconds, lane))
+        self._on_step(Step(batch, ran.seconds, lane, frames))
 
     async def _fail(self, lane: int, batch: Batch, error: Exception) -> None:
         """One row may be to blame: run each alone, and fail only those that fail alone."""

@@ -36,10 +36,9 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format."""
     service = service_of(request)
-    ready = service.health().status == "ok"
-    READY.set(ready)
-    if ready:
-        record_engine(service.engine)
+    READY.set(service.health().status == "ok")
+    if service.loaded is not None:
+        record_engine(service.loaded)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_half_a_cache_is_made_again(clips, tmp_path):
     for ending in ("i16", "json"):
         next((tmp_path / "cache").glob(f"samples-*.{ending}")).unlink()
         assert AudioCache(clips, tmp_path / "cache").length(4) == 1_600 + 700 * 4
+
+
+def test_a_cache_that_was_cut_off_is_made_again(clips, tmp_path):
+    """By a loss of power, or in a copy."""
+    key = AudioCache(clips, tmp_path / "cache").key
+    (samples,) = (tmp_path / "cache").glob("samples-*.i16")
+    os.truncate(samples, samples.stat().st_size // 2)
+    again = AudioCache(clips, tmp_path / "cache")
+    assert again.key == key
+    assert again.samples(4).size == 1_600 + 700 * 4
 
 
 def test_no_clips_are_an_empty_cache(tmp_path):

@@ -15,6 +15,7 @@ from adapters.frontend import pad
 from adapters.language_head import LanguageHead, load_language_head
 from adapters.training import languages
 from adapters.training.languages import train_language_head
+from adapters.training.listener import Heard
 from adapters.training.manifest import read_manifest, write_manifest
 from app.cli import app
 
@@ -51,6 +52,18 @@ def test_the_score_of_the_candidates_counts_where_the_head_is_of_two_minds(head)
     surer, doubtful = head.probabilities(even, [0, 1], [-0.1, -0.9]), head.probabilities(even, [0, 1], [-0.5, -0.5])
     assert head.calibration.score > 0, "a better path speaks for its language"
     assert surer[0] > doubtful[0]
+
+
+def test_few_clips_that_are_easily_told_leave_weights_that_mean_something(head, monkeypatch):
+    """Nothing but the prior bounds them, and where the score errs, it counts for little and never against itself."""
+    truth = np.array([0, 1, 0, 1])
+    sure = np.log(np.where(truth[:, None] == [0, 1], 0.8, 0.2)).astype(np.float32)
+    monkeypatch.setattr(languages, "_told", lambda head, heard: sure)
+    for scores in (sure, sure[::-1].copy()):
+        heard = Heard([], np.zeros((4, 1), np.float32), scores, truth)
+        found = languages._calibrate(head, heard, [0, 1], shortlisted=True)
+        assert 0 < found.head < 50
+        assert 0 < found.score < 100
 
 
 def test_each_source_is_told_of_by_a_head_that_never_heard_it(head, trained):

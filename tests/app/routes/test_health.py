@@ -137,6 +137,7 @@ def test_a_device_that_died_is_told_until_it_computes_again(model_folder: Path) 
         assert live.transcribe(recording("wav-16k")).status_code == 200
         Mortal.dead.set()
         assert live.transcribe(recording("wav-16k")).status_code == 500
+        wait_until(lambda: live.http.get("/health/live").status_code == 503)  # once a forward was tried again
         for probe in ("live", "ready"):
             told = live.http.get(f"/health/{probe}")
             assert (told.status_code, told.json()["status"]) == (503, "failed")
