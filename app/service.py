@@ -160,7 +160,7 @@ class Service:
 
     @property
     def loaded(self) -> Engine | None:
-        """The engine, though it may be starting, draining or dead."""
+        """The engine once it has started, though it may be draining or dead."""
         return self._engine
 
     def health(self) -> Health:

@@ -60,5 +60,5 @@ class TonguesEngine:
     def _count(self, step: Step) -> None:
         self._steps += 1
         self._rows += step.batch.rows
-        self._padded += step.batch.padded_frames
+        self._padded += step.frames
         self._frames += sum(job.frames for job in step.batch.jobs)
