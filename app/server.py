@@ -15,6 +15,8 @@ from app.errors import NotHttp, error_response
 from app.service import Service
 from app.settings import Settings
 
+_KEEP_ALIVE_S = 75  # longer than clients (httpx 5 s) and load balancers (mostly 60 s) keep a connection for its next
+# request: whoever lets go first must be the one that sends, or a request goes into a connection that is being closed
 _LAST_S = 1  # for answers that are on their way when the time to drain is over
 _LOG = logging.getLogger("tongues")
 
@@ -32,6 +34,7 @@ class Server(uvicorn.Server):
                 http=Protocol,
                 log_config=None,
                 access_log=False,  # a line a request comes from app.trace
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_LAST_S,
                 server_header=False,
             )

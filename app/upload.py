@@ -103,12 +103,12 @@ async def _bounded(
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limit:
         raise too_large
-    count, idle_s = 0, settings.upload_idle_s
-    deadline = asyncio.get_running_loop().time() + settings.request_timeout_s
+    count, idle_s, now = 0, settings.upload_idle_s, asyncio.get_running_loop().time
+    deadline = now() + settings.request_timeout_s
     stream = request.stream()
     while True:
         try:
-            async with asyncio.timeout_at(deadline), asyncio.timeout(idle_s):
+            async with asyncio.timeout_at(min(deadline, now() + idle_s)):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return

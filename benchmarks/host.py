@@ -22,7 +22,6 @@ from typing import Any
 
 import httpx
 import torch
-import uvicorn
 
 from adapters.bank import Seat
 from adapters.frontend import SAMPLE_RATE, pad
@@ -32,6 +31,7 @@ from app.engine.job import Batch, Job
 from app.engine.runner import Paths, Ran, Runner
 from app.engine.scheduler import GPU_BUDGET
 from app.main import create_app
+from app.server import Server
 from app.service import make_engine
 from app.settings import Settings
 from benchmarks.clips import LENGTHS_S, cut, read_recordings
@@ -86,8 +86,9 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as `tongues serve` does
     if given.port is not None:
-        app = create_app(_settings(given.concurrency), make=_engine, on_ready=spare_what_is_loaded)
-        uvicorn.run(app, port=given.port, log_level="warning")
+        settings = _settings(given.concurrency).model_copy(update={"port": given.port})
+        app = create_app(settings, make=_engine, on_ready=spare_what_is_loaded)
+        Server(app, app.state.service, settings).run()
         return
     if given.http:
         given.clips = "examples/, over HTTP"

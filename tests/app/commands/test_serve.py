@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -93,6 +94,18 @@ def test_ten_minutes_cost_little_memory(served: tuple[int, httpx.Client]) -> Non
     assert (told["duration_s"], told["truncated"]) == (600.0, False)
     assert len(told["text"]) > 600
     assert resident_mib(process_id, "VmHWM") - before < 60  # the upload lies on disk
+
+
+def test_a_connection_is_kept_for_longer_than_clients_keep_theirs(served: tuple[int, httpx.Client]) -> None:
+    port = served[1].base_url.port
+    assert port
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        for waits_s in (0, 6):  # httpx's clients, OpenAI's among them, give an unused one up after 5 s
+            time.sleep(waits_s)
+            connection.request("GET", "/health/live")
+            told = connection.getresponse()
+            told.read()
+            assert (told.status, connection.sock is not None) == (200, True)
 
 
 def test_a_checkpoint_of_the_hub_is_fetched_once_and_served_without_it(hub: Hub, tmp_path: Path) -> None:
