@@ -57,7 +57,7 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     loudest = float(level.max())
     if loudest < SILENCE_DBFS:
         return whole
-    noise = float(np.percentile(level, 10)) + _ABOVE_NOISE_DB
+    noise = _quietest_tenth(level) + _ABOVE_NOISE_DB
     loud, audible = (
         level >= max(loudest - _QUIETEST_DB, min(noise, loudest - quiet)) for quiet in (_QUIET_DB, _VERY_QUIET_DB)
     )
@@ -82,6 +82,14 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     if found[-1].end < frames:
         found.append(Stretch(found[-1].end, frames, speech=False))
     return found
+
+
+def _quietest_tenth(level: np.ndarray) -> float:
+    """``np.percentile(level, 10)``, which takes ten times as long, a twelfth of what the host does for a request."""
+    place = 0.1 * (level.size - 1)
+    below = int(place)
+    low, high = np.partition(level, (below, below + 1))[below : below + 2].tolist()
+    return float(low + (high - low) * (place - below))
 
 
 def _levels_db(samples: np.ndarray, hop: int) -> np.ndarray:
