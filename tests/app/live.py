@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.server import Server
 from app.settings import Settings
 
 
@@ -59,8 +59,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 def serving(settings: Settings, *, ready: bool = True, **options: Any) -> Iterator[Live]:
     """A server for the ``with`` block; ``options`` go to :func:`create_app`."""
     app = create_app(settings, **options)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    server = Server(app, app.state.service, settings.model_copy(update={"port": 0}))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:
