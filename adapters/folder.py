@@ -24,13 +24,14 @@ class FolderLocation:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._was_there = False
 
     def __str__(self) -> str:
         return str(self.path)
 
     def records(self) -> dict[str, Signature]:
-        if not self.path.exists():
-            return {}
+        if not (self._was_there or self.path.exists()):
+            return {}  # where adapters will be published; one that was there, and is not any more, is away
         found: dict[str, Signature] = {}
         with os.scandir(self.path) as entries:
             for entry in entries:
@@ -40,6 +41,7 @@ class FolderLocation:
                     continue
                 if entry.name[0] != ".":
                     found[entry.name] = (record.st_mtime_ns, record.st_ino, record.st_size)
+        self._was_there = True
         return found
 
     def read(self, name: str, file: str, max_bytes: int) -> bytes:

@@ -24,6 +24,7 @@ _MACROLANGUAGES = {
 _APART = {"cnr": "cnr", "hbs": "sh", "prs": "prs", "sh": "sh", "swc": "swc"}
 _APART_NAMES = {"fa-AF": "prs", "sr-ME": "cnr", "sw-CD": "swc"}
 _NOT_A_LANGUAGE = frozenset({"mis", "mul", "root", "und", "zxx"})
+_NO_QUERY = ("i-default", "i_default")  # "whatever the reader may know", which langcodes takes for English
 _LONGEST_QUERY = 80
 
 
@@ -69,6 +70,8 @@ def _parse(query: str) -> tuple[str, str | None, str | None] | None:
     """(language, script unless it is the usual one, region)."""
     query = query.strip()
     if not 0 < len(query) <= _LONGEST_QUERY or any(unicodedata.category(c) in ("Cc", "Cs") for c in query):
+        return None
+    if "," in query or query.lower().startswith(_NO_QUERY):  # several are not one
         return None
     tag = _tag(query) or _named(query)
     if tag is None or tag.language is None:

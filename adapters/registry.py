@@ -118,9 +118,9 @@ class Registry:
         """The adapter called ``name``, or else the one for ``language``. Every ``principal`` sees everything for now.
 
         Several adapters may speak one language. Where the query names a region, those of the region come first
-        (``pt-BR``); then the one that is the default. A query that names a script finds that script alone; one that
-        does not finds an adapter of any, and where there are several scripts the default of the usual one. What is no
-        language may be the name of an adapter, such as ``uig-script_arabic``.
+        (``pt-BR``); then the one that is the default, then one for no region. A query that names a script finds that
+        script alone; one that does not finds an adapter of any, and where there are several scripts the default of the
+        usual one. What is no language may be the name of an adapter, such as ``uig-script_arabic``.
 
         Raises :class:`LanguageRequired`, :class:`UnknownLanguage`, :class:`UnknownAdapter` or
         :class:`AmbiguousLanguage`, each naming what there is.
@@ -144,6 +144,8 @@ class Registry:
             found = tuple(a for a in found if a.record.language == tag) or found
         if len(found) > 1:
             found = tuple(a for a in found if a.record.default) or found
+        if len(found) > 1:  # several defaults, of which that for no region is meant where no region is
+            found = tuple(a for a in found if a.record.default and a.record.language == key) or found
         if len(found) > 1:
             names = _listed([adapter.name for adapter in found])
             raise AmbiguousLanguage(f"several adapters for the language {key}, say which: adapter={names}")

@@ -270,9 +270,12 @@ class AdapterStore:
 
         An adapter whose record cannot be read is left as it is. Returns what was deleted.
         """
-        needed = {RECORD, *(stored.name for record in keep for stored in record.files.values())}
+        served: dict[str, set[str]] = {}
+        for record in keep:
+            served.setdefault(record.name, set()).update(stored.name for stored in record.files.values())
 
         def kept(name: str, files: Collection[str]) -> Collection[str] | None:
+            needed = {RECORD, *served.get(name, ())}
             if RECORD in files and needed.issuperset(files):
                 return needed  # and no record need be read
             try:

@@ -73,6 +73,10 @@ class PublishingOff(RequestError):
     """No admin key is set."""
 
 
+class NoRoom(method.TonguesError):
+    """An upload cannot be kept for as long as it is worked on."""
+
+
 class Starting(method.EngineError):
     """The model is being loaded."""
 
@@ -134,6 +138,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     method.StoreError: Kind(507, "store_not_writable", retry=False),
     method.StoreAway: Kind(503, "store_away", retry_after_s=5),
     method.PublishConflict: Kind(412, "publish_conflict", retry=False),
+    NoRoom: Kind(507, "no_room", "file", retry_after_s=5),
     SlowUpload: Kind(408, "upload_stalled", "file"),
     ClientGone: Kind(499, "client_gone"),
     ClientDisconnect: Kind(499, "client_gone"),

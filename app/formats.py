@@ -97,7 +97,8 @@ def as_json(told: Told, *, words: bool) -> dict[str, Any]:
         "truncated": told.truncated,
         "request_id": told.request_id,
     }
-    content.update(languages(told))
+    if each := languages(told):
+        content["languages"] = each
     if words:
         content["words"] = [
             {"text": w.text, "start_s": _time(w.start_s), "end_s": _time(w.end_s), "confidence": _rounded(w.confidence)}
@@ -106,11 +107,11 @@ def as_json(told: Told, *, words: bool) -> dict[str, Any]:
     return content
 
 
-def languages(told: Told) -> dict[str, Any]:
-    """The languages that were tried, where there were several or any might have been."""
+def languages(told: Told) -> list[dict[str, Any]]:
+    """The languages that were tried, the likeliest first, where there were several or any might have been."""
     if len(told.tried) < 2 and not any(tried.probability is not None for tried in told.tried):
-        return {}
-    each = [
+        return []
+    return [
         {
             "language": tried.language,
             "adapter": tried.adapter,
@@ -119,7 +120,6 @@ def languages(told: Told) -> dict[str, Any]:
         }
         for tried in told.tried
     ]
-    return {"languages": each}
 
 
 def as_verbose_json(told: Told) -> dict[str, Any]:

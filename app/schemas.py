@@ -143,6 +143,8 @@ class OpenAIQuery(BaseModel):
 
     model: str
     language: str | None = None
+    languages: list[str] = Field([], description="Of which the likeliest answers, where there is no `language`.")
+    keywords: list[str] = Field([], description="What OpenAI calls hotwords.")
     prompt: str | None = None
     response_format: Format = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0

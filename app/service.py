@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from app.cores import usable_cores
 from app.errors import Starting
 from app.metrics import record_step
 from app.schemas import Health
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -41,6 +42,11 @@ def make_engine(settings: Settings) -> Engine:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.cuda.is_available():
+        raise SettingsError(f"TONGUES_DEVICE={device}, and no GPU that PyTorch {torch.__version__} can use is here")
+    for store in settings.adapters:
+        if isinstance(store, Path) and not store.exists():
+            _LOG.warning("TONGUES_ADAPTERS: there is no folder %s yet", store)
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
     usual = CPU_BUDGET if on_cpu else replace(GPU_BUDGET, computed=computed_frames)

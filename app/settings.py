@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     @field_validator("pinned", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        return tuple(dict.fromkeys(filter(None, map(str.strip, value.split(","))))) if isinstance(value, str) else value
 
     @field_validator("admin_key", mode="before")
     @classmethod
@@ -160,7 +160,9 @@ class Settings(BaseSettings):
 def _store(given: Path | str) -> Path | str:
     text = given.strip() if isinstance(given, str) else ""
     if not is_address(text):
-        return Path(text or given)
+        if (folder := Path(text or given)).exists() and not folder.is_dir():
+            raise PydanticCustomError("store", "{path} is no folder", {"path": str(folder)})
+        return folder
     try:
         check_address(text)
     except StoreError as error:

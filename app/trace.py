@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import Draining
-from app.errors import error_response
+from app.errors import error_response, kind_of
 from app.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_RUNNING, STAGE_SECONDS
 
 REQUEST_ID = "X-Request-Id"
@@ -93,6 +93,7 @@ class TraceRequests:
             late = Draining(
                 "shutting down, and this took longer than it could wait: ask again, another one will answer"
             )
+            trace.note(error=kind_of(late).code)
             await error_response(late)(scope, receive, send_traced)
         except Exception as error:
             _LOG.exception("request id=%s failed", trace.request_id)

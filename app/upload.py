@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from adapters.errors import AudioTooLarge, TonguesError
-from app.errors import BadBody, BadParameter, SlowUpload, validation_message
+from app.errors import BadBody, BadParameter, NoRoom, SlowUpload, validation_message
 from app.metrics import UPLOAD_BYTES
 from app.settings import Settings
 from app.trace import trace_of
@@ -26,6 +27,7 @@ _MAX_FIELDS = 200  # a list comes as a field for each of its parts, a hundred ho
 _MAX_FIELD_BYTES = 64 << 10
 _FORM_BYTES = 256 << 10  # what a form may weigh besides its file
 MULTIPART = "multipart/form-data"
+_LOG = logging.getLogger("tongues")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,7 +45,8 @@ async def receive_upload(request: Request, settings: Settings) -> AsyncIterator[
     """Read the body: a form with the audio in ``file``, or, of any other type, the audio itself.
 
     Raises :class:`AudioTooLarge` as soon as there is too much, :class:`SlowUpload`, :class:`BadBody` for a form that
-    is none, and :class:`BadParameter` for a form without ``file``. Leaving the context removes what was kept.
+    is none, :class:`BadParameter` for a form without ``file``, and :class:`NoRoom`. Leaving the context removes what
+    was kept.
     """
     max_bytes = settings.max_upload_bytes
     too_large = _too_large(max_bytes)
@@ -51,13 +54,17 @@ async def receive_upload(request: Request, settings: Settings) -> AsyncIterator[
     limit = max_bytes + (_FORM_BYTES if is_form else 0)
     chunks = _bounded(request, limit, settings, too_large)
     async with AsyncExitStack() as kept:
-        with trace_of(request).stage("read"):
-            if is_form:
-                form = await _parse(request, chunks, files=1)
-                kept.push_async_callback(form.close)
-                upload = _upload_of(form, max_bytes)
-            else:
-                upload = Upload(await _spooled(kept, chunks), {})
+        try:
+            with trace_of(request).stage("read"):
+                if is_form:
+                    form = await _parse(request, chunks, files=1)
+                    kept.push_async_callback(form.close)
+                    upload = _upload_of(form, max_bytes)
+                else:
+                    upload = Upload(await _spooled(kept, chunks), {})
+        except OSError as error:
+            _LOG.error("an upload cannot be kept: %s", error)
+            raise NoRoom("there is no room here for the upload: ask again in a while, or send less") from error
         yield upload
 
 

@@ -14,7 +14,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from adapters.decoding import Decoding
-from adapters.errors import DecodingUnavailable, PublishConflict, StoreError, TonguesError, UnknownAdapter
+from adapters.errors import (
+    AdapterFormatError,
+    DecodingUnavailable,
+    PublishConflict,
+    StoreError,
+    TonguesError,
+    UnknownAdapter,
+)
 from adapters.reason import reason
 from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
@@ -61,16 +68,15 @@ class Publishing:
     async def start(self, watch_s: float | None) -> None:
         """Seat what is pinned, and look at the stores every ``watch_s`` seconds from now on; never where it is None.
 
-        Raises :class:`~adapters.errors.UnknownAdapter` for a pinned name that there is not, unless it may lie in a
-        store that is away.
+        A pinned name that there is not is told in the log, and pinned as soon as there is: an adapter that was removed,
+        or broken, keeps no other from being served.
         """
         for name in self._pinned:
             try:
                 self._registry.resolve(name=name)
             except UnknownAdapter as error:
-                if not self._registry.away:
-                    raise
-                log.warning("%s cannot be pinned yet: %s; away: %s", name, error, self._registry.away)
+                away = f"; away: {self._registry.away}" if self._registry.away else ""
+                log.warning("%s cannot be pinned yet: %s%s", name, error, away)
         await self._keep_pins()
         await self._fetches.wait(FIRST_FETCH_S)
         await self._keep_pins()
@@ -115,6 +121,7 @@ class Publishing:
             with _writing(store), contextlib.ExitStack() as held:
                 await self._sweep(store)
                 staged = await asyncio.to_thread(store.stage, name, record, files, fingerprint=fingerprint, size=size)
+                self._check_default(staged)
                 new = RegisteredAdapter(staged, store)
                 held.callback(self._residency.let_go, self._residency.hold(new, again=True))
                 await self._make_ready(new)
@@ -157,6 +164,17 @@ class Publishing:
             there_is = f"its version is {version}" if version else "there is no such adapter"
             raise PublishConflict(f"{name}: {there_is}, not {instead_of or 'absent'}")
         return current
+
+    def _check_default(self, record: AdapterRecord) -> None:
+        """Two defaults of a language are none: nobody would be answered in it any more."""
+        for other in self._registry.snapshot.adapters.values():
+            alike = other.record.default and other.record.language == record.language
+            if record.default and alike and other.name != record.name:
+                raise AdapterFormatError(
+                    record.name,
+                    f"its `default` is true, and {other.name!r} is the default for {record.language}: publish it as "
+                    f"{other.name!r}, or with `default` false",
+                )
 
     # --- within the lock ---
 

@@ -22,7 +22,7 @@ from app.upload import MULTIPART, receive_upload, validated
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's contract"])
 
-_LISTS = ("timestamp_granularities", "include")
+_LISTS = ("timestamp_granularities", "include", "languages", "keywords")
 _FORM = {
     "type": "object",
     "required": ["file", "model"],
@@ -45,8 +45,8 @@ async def transcriptions(request: Request) -> Response:
         async with receive_upload(request, service.settings) as upload:
             query = _query(upload.fields)
             name = None if query.model == "auto" else query.model
-            adapters = choose(engine, query.language, name)
-            decoding = decoding_of(query.decode, query.hotwords)
+            adapters = choose(engine, query.language or ",".join(query.languages), name)
+            decoding = decoding_of(query.decode, ",".join([query.hotwords, *query.keywords]))
             told = await recognise(request, engine, adapters, upload.file, decoding)
     return _answer(told, query)
 
@@ -115,7 +115,9 @@ def _events(told: Told, query: OpenAIQuery) -> Iterator[str]:
     """A delta a segment, then the whole: the deltas one after the other are the text."""
     for number, segment in enumerate(segments(told.transcript)):
         yield _event({"type": "transcript.text.delta", "delta": (" " if number else "") + segment.text})
-    yield _event({"type": "transcript.text.done", **_json(told, query)})
+    done = _json(told, query)
+    del done["usage"]  # of tokens alone, by the contract
+    yield _event({"type": "transcript.text.done", **done})
 
 
 def _event(content: dict[str, Any]) -> str:
@@ -173,8 +175,14 @@ def _usage(told: Told) -> dict[str, Any]:
 
 
 def _ours(told: Told) -> dict[str, Any]:
-    """What OpenAI's answer has no word for; its clients keep it."""
-    return {"adapter": told.adapter, "version": told.version, "truncated": told.truncated, **languages(told)}
+    """The language that answers, as the contract tells those that were heard, and what it has no word for."""
+    return {
+        "languages": [{"code": told.language}],
+        "adapter": told.adapter,
+        "version": told.version,
+        "truncated": told.truncated,
+        **({"candidates": each} if (each := languages(told)) else {}),
+    }
 
 
 def _log(confidence: float) -> float:

@@ -61,7 +61,7 @@ def test_a_name_stays_as_far_apart_as_its_code(name, key):
 @pytest.mark.parametrize(
     "query",
     ["", " ", "auto", "xx", "German food", "German English", "deutsches", "../de", "de/..", "de\0", "\0", "\ud800",
-     "()", "*", "de,fr", "mul", "und", "zxx", "x-de", "Elvish", "de" * 500],
+     "()", "*", "de,fr", "en,de", "i-default", "mul", "und", "zxx", "x-de", "Elvish", "de" * 500],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
 def test_no_language(query):

@@ -95,6 +95,13 @@ def test_several_defaults(store):
         speaking(store, a_default="de", b_default="de", c="de").resolve(language="de")
 
 
+def test_a_default_for_a_region_takes_nothing_from_the_one_for_none(store):
+    known = speaking(store, el_default="el", cyprus_default="el-CY")
+    assert known.resolve(language="el").name == "el_default"
+    assert known.resolve(language="Greek").name == "el_default"
+    assert known.resolve(language="el-CY").name == "cyprus_default"
+
+
 def test_regions_where_several_differ_by_them(store):
     known = speaking(store, brazil="pt-BR", portugal="pt-PT", other_default="pt")
     assert known.resolve(language="pt-BR").name == "brazil"
@@ -260,6 +267,8 @@ def test_a_folder_that_cannot_be_listed_hides_no_other(tmp_path):
     assert sorted(known.look().adapters) == ["de", "es", "fr"], "what was seen there last stands"
     assert "irectory" in known.away[str(near)]
     (tmp_path / "near").unlink()
+    assert sorted(known.look().adapters) == ["de", "es", "fr"], "a mount that is gone for a moment"
+    assert "No such file" in known.away[str(near)]
     (tmp_path / "moved").rename(tmp_path / "near")
     assert sorted(known.look().adapters) == ["de", "es", "fr"]
     assert known.away == {}

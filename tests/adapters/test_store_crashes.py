@@ -52,7 +52,8 @@ def test_remove_and_sweep(store):
     assert store.names() == ("en",)
     store.load(record, size=SIZE)  # who was bound to it before may still load it
     assert store.sweep(grace_s=60.0) == ()
-    deleted = store.sweep(grace_s=0.0)
+    assert kept.vocab.name == record.vocab.name
+    deleted = store.sweep(grace_s=0.0, keep=[kept])
     assert {path.name for path in deleted} == {record.weights.name, record.vocab.name, "de"}
     assert not (store.folder / "de").exists()
     store.load(kept, size=SIZE)

@@ -82,6 +82,7 @@ def test_stores_are_folders_and_addresses(here: Path, value: object, stores: tup
     [
         ("./a,tea://pot", "'tea' is no protocol of a store.*TONGUES_ADAPTERS"),
         ("hf://", "names no bucket or repository"),
+        ("m/backbone/config.json", "m/backbone/config.json is no folder.*TONGUES_ADAPTERS"),
         ("file:///a", "a folder is named by its path alone"),
     ],
 )

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from tests.app.live import answer, wait_until
 from tests.app.recordings import long_silence, tone, wav
@@ -179,6 +180,11 @@ def test_what_cannot_be_served_ends_with_a_reason(model_folder: Path, tmp_path: 
         assert running.wait(300) == 1
     assert "model_type is 'whisper'" in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
+    if not torch.cuda.is_available():
+        with process(tmp_path / "log", "--models", str(model_folder), "--port", "0", "--device", "cuda") as running:
+            assert running.wait(300) == 1
+        assert "TONGUES_DEVICE=cuda, and no GPU" in (tmp_path / "log").read_text()
+        assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,32 @@ def test_hot_words_may_be_a_list(live: Live, client: openai.OpenAI) -> None:
     assert client.audio.transcriptions.create(file=CLIP, model="es", extra_body={"hotwords": ["a", "e"]}).text
 
 
+def test_the_language_is_told_as_the_contract_has_it(client: openai.OpenAI) -> None:
+    for stream in (False, True):
+        told: Any = client.audio.transcriptions.create(file=CLIP, model="es", stream=stream)
+        told = list(told)[-1] if stream else told
+        assert [language.code for language in told.languages] == ["es"]
+        assert (told.usage is None) == stream, "that of a stream's end is of tokens, and there are none"
+
+
+def test_possible_languages(live: Live, client: openai.OpenAI) -> None:
+    told: Any = client.audio.transcriptions.create(file=CLIP, model="auto", languages=["fr"])
+    assert (told.languages[0].code, told.adapter) == ("fr", "fr")
+    both: Any = client.audio.transcriptions.create(file=CLIP, model="auto", languages=["es", "fr"])
+    assert {one["language"] for one in both.candidates} == {"es", "fr"}
+    assert both.languages[0].code == both.candidates[0]["language"]
+    with pytest.raises(openai.NotFoundError):
+        client.audio.transcriptions.create(file=CLIP, model="auto", languages=["de"])
+    assert ask(live, model="auto", language="es", languages="fr").json()["adapter"] == "es"
+
+
+def test_keywords_are_hot_words(client: openai.OpenAI) -> None:
+    assert client.audio.transcriptions.create(file=CLIP, model="es", keywords=["a", "e"]).text
+    with pytest.raises(openai.UnprocessableEntityError) as raised:
+        client.audio.transcriptions.create(file=CLIP, model="es", keywords=["a", "猫"])
+    assert raised.value.code == "bad_hot_word"
+
+
 def test_stream(client: openai.OpenAI) -> None:
     events = list(client.audio.transcriptions.create(file=CLIP, model="es", stream=True))
     assert [event.type for event in events].count("transcript.text.done") == 1

@@ -107,6 +107,23 @@ def test_what_cannot_be_worn_is_refused_and_the_old_one_serves_on(live, elsewher
     assert said(live, "fr") == before
 
 
+def test_a_second_default_of_a_language_is_refused(live, elsewhere, tmp_path):
+    """As both would be none, and nobody answered in it any more."""
+    elsewhere("fr", seed=77)
+    files = files_of(tmp_path, "fr")
+    record = json.loads(files["adapter.json"])
+    first = {**files, "adapter.json": json.dumps({**record, "default": True}).encode()}
+    assert put(live, "fr", first).status_code == 201
+    second = {**files, "adapter.json": json.dumps({**record, "name": "fr-b", "default": True}).encode()}
+    response = put(live, "fr-b", second)
+    assert code(response) == (422, "bad_adapter")
+    assert "'fr' is the default for fr" in response.json()["error"]["message"]
+    region = {**record, "name": "fr-CH", "language": "fr-CH", "default": True}
+    assert put(live, "fr-CH", {**files, "adapter.json": json.dumps(region).encode()}).status_code == 201
+    assert live.transcribe(recording("wav-16k"), "lang=fr").json()["adapter"] == "fr"
+    assert live.http.delete("/adapters/fr-CH", headers=BEARER).status_code == 204
+
+
 def test_an_adapter_of_another_backbone_is_refused(live, elsewhere, tmp_path):
     elsewhere("fr", seed=76)
     files = files_of(tmp_path, "fr")

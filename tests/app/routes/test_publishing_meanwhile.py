@@ -210,3 +210,9 @@ def test_a_pinned_adapter_stays_seated_through_versions_and_absence(model_folder
         third = elsewhere("fr", seed=84)
         assert put(live, "fr", files_of(tmp_path, "fr")).status_code == 201
         wait_until(lambda: pinned() == (third, "device", True), timeout_s=20)
+        assert live.http.delete("/adapters/fr", headers=BEARER).status_code == 204
+    with serving(settings) as live:  # which does not keep the others from being served
+        assert live.transcribe(recording("wav-16k"), "lang=es").status_code == 200
+        fourth = elsewhere("fr", seed=85)
+        assert put(live, "fr", files_of(tmp_path, "fr")).status_code == 201
+        wait_until(lambda: pinned() == (fourth, "device", True), timeout_s=20)

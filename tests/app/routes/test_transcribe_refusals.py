@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import struct
@@ -35,6 +36,20 @@ def test_bad_audio(live: Live, data: bytes, status: int, code: str, in_form: boo
     response = live.transcribe(data) if in_form else live.http.post("/transcribe?lang=es", content=data)
     assert (response.status_code, fault(response)["code"]) == (status, code)
     assert fault(response)["param"] == "file"
+
+
+@pytest.mark.parametrize("in_form", [True, False])
+def test_an_upload_that_cannot_be_kept(live: Live, in_form: bool) -> None:
+    data = bytes(3_000_000)  # one that would not stay in memory
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, before[1]))
+    try:
+        response = live.transcribe(data) if in_form else live.http.post("/transcribe?lang=es", content=data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (response.status_code, fault(response)["code"]) == (507, "no_room")
+    assert "retry-after" in response.headers
+    assert "x-should-retry" not in response.headers
 
 
 @pytest.mark.parametrize(
