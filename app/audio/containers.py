@@ -15,6 +15,7 @@ import av.codec
 
 from adapters.errors import BrokenAudio
 from app.audio.boxes import boxes_break_off
+from app.audio.ogg import ogg_breaks_off
 
 # Playlists and the like (hls, dash, concat, sdp, image2) open what they name; raw formats would take any bytes.
 DEMUXERS = (
@@ -70,6 +71,12 @@ def length_is_stated(file: BinaryIO, demuxer: str) -> bool:
     return kind not in _LENGTH_IS_GUESSED
 
 
+def jitter_s(demuxer: str) -> float:
+    """How far a file's time stamps, and the length that it states, may be from what it holds: encoders pad and trim,
+    and many containers round. FLAC counts samples."""
+    return 0.002 if demuxer == "flac" else 0.1
+
+
 def breaks_off(file: BinaryIO) -> bool:
     """Whether the file is shorter than its container says, where that kind of container says so.
 
@@ -84,7 +91,7 @@ def breaks_off(file: BinaryIO) -> bool:
     if head[:4] == b"FORM":
         return 8 + int.from_bytes(head[4:8], "big") > size
     if head[:4] == b"OggS":
-        return _ogg_breaks_off(file, size)
+        return ogg_breaks_off(file, size)
     if head[:4] == b"\x1aE\xdf\xa3":
         return _matroska_breaks_off(file, size)
     if head[:4] == b"caff":
@@ -143,19 +150,6 @@ def _caf_breaks_off(file: BinaryIO, size: int) -> bool:
         if len(chunk) < 12 or at > size:
             return True
     return False
-
-
-def _ogg_breaks_off(file: BinaryIO, size: int) -> bool:
-    """Its last page is whole and marked as the end of a stream, unless it breaks off."""
-    start = max(0, size - 2 * 65_307)  # no page is larger
-    file.seek(start)
-    tail = file.read()
-    at = tail.rfind(b"OggS\0")
-    page = tail[at:]
-    if at < 0 or len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    ends = bool(page[5] & 4)
-    return not ends or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _matroska_breaks_off(file: BinaryIO, size: int) -> bool:

@@ -20,7 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from adapters.errors import AudioTooLong, AudioTooShort, BrokenAudio, EmptyAudio, NoAudioTrack, NotAudio
-from app.audio.containers import breaks_off, length_is_stated, looks_known, open_options
+from app.audio.containers import breaks_off, jitter_s, length_is_stated, looks_known, open_options
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
@@ -28,7 +28,6 @@ MIN_SAMPLES = 400  # what one frame of the backbone looks at
 
 _MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; outside of it a small file resamples to a huge one
 _MAX_SAMPLE = 2.0**31  # float samples belong in -1..1, yet some write integers as floats; more than that is no sound
-_GAP_S = 0.1  # a jump in the time stamps above this is silence that was not sent
 _MAX_BAD_PACKETS = 200  # in a row
 _MAX_PLANES = 7  # PyAV finds the end of the planes by a null pointer, which FFmpeg sets behind up to 7 of them
 _PADDING_S = 0.1  # encoders pad and trim
@@ -133,13 +132,13 @@ class AudioSource:
         """Checked samples and their rate, about a second at a time; silence where by the time stamps nothing was
         sent."""
         joined = _Joined()
-        expected_s = (container.start_time or 0) / av.time_base
+        expected_s, gap_s = (container.start_time or 0) / av.time_base, jitter_s(container.format.name)
         for frame in self._frames(container, stream):
             rate = frame.sample_rate
             if not _MIN_RATE <= rate <= _MAX_RATE:
                 raise BrokenAudio(f"a sample rate of {rate} Hz; {_MIN_RATE} to {_MAX_RATE} are possible")
             missing_s = 0.0 if frame.time is None else frame.time - expected_s
-            if missing_s > _GAP_S and self.duration_s + missing_s <= self._max_audio_s:
+            if missing_s > gap_s and self.duration_s + missing_s <= self._max_audio_s:
                 # Opus may leave silence out; in anything else a gap is what got lost.
                 self.truncated |= self.duration_s > 0 and "opus" not in stream.codec_context.name
                 self.duration_s += missing_s
@@ -179,7 +178,8 @@ class AudioSource:
         if self._ends_at_s is None:
             ends_early = doubtful
         else:  # what cannot be decoded behind the stated end is a tag or other ballast
-            ends_early = self.duration_s < self._ends_at_s - (_FRAME_S if doubtful else _PADDING_S)
+            jitter = jitter_s(container.format.name)
+            ends_early = self.duration_s < self._ends_at_s - (min(_FRAME_S, jitter) if doubtful else jitter)
         self.truncated = self.truncated or lost or ends_early
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import threading
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
+import soundfile
 
 from adapters.errors import AudioTooLong, AudioTooShort, BrokenAudio, EmptyAudio, NoAudioTrack, NotAudio
 from app.audio.source import AudioSource
@@ -129,6 +132,33 @@ def test_damage_in_the_middle_is_told_and_the_rest_is_heard() -> None:
     samples, source = decoded(bytes(data))
     assert source.truncated
     assert samples.size > 3.0 * 16_000
+
+
+def test_one_lost_frame_of_a_flac_is_told_and_silent() -> None:
+    """Of 4,096 samples, as its encoder makes them: less than other containers' time stamps are off."""
+    data = io.BytesIO()
+    soundfile.write(data, tone(4.0, 48_000), 48_000, format="FLAC")
+    with av.open(io.BytesIO(data.getvalue()), "r") as container:
+        frame = [packet.pos or 0 for packet in container.demux() if packet.size][20]
+    damaged = bytearray(data.getvalue())
+    damaged[frame : frame + 300] = b"\x55" * 300
+    samples, source = decoded(bytes(damaged))
+    assert source.truncated
+    assert samples.size == 4 * 16_000, "what comes after it stays where it was"
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_damaged_page_of_an_ogg_is_told(place: str) -> None:
+    data = recording("opus", 8.0)
+    pages = [found.start() for found in re.finditer(b"OggS\0", data)]
+    assert len(pages) > 4
+    begin, end = {"first": (pages[2], pages[3]), "last": (pages[-1], len(data))}[place]
+    damaged = bytearray(data)
+    damaged[(begin + end) // 2] ^= 1
+    samples, source = decoded(bytes(damaged))
+    assert source.truncated
+    assert 5.5 * 16_000 < samples.size < decoded(data)[0].size
+    assert not decoded(data)[1].truncated
 
 
 @pytest.mark.parametrize(
