@@ -266,16 +266,14 @@ class AdapterStore:
 
     def sweep(self, grace_s: float, keep: Iterable[AdapterRecord] = ()) -> tuple[PurePath, ...]:
         """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers; not the
-        files of the versions to ``keep``.
-
-        An adapter whose record cannot be read is left as it is. Returns what was deleted.
+        files of the versions to ``keep``, nor an adapter whose record cannot be read. Returns what was deleted.
         """
         served: dict[str, set[str]] = {}
         for record in keep:
-            served.setdefault(record.name, set()).update(stored.name for stored in record.files.values())
+            served.setdefault(record.name, {RECORD}).update(stored.name for stored in record.files.values())
 
         def kept(name: str, files: Collection[str]) -> Collection[str] | None:
-            needed = {RECORD, *served.get(name, ())}
+            needed = served.get(name, {RECORD})
             if RECORD in files and needed.issuperset(files):
                 return needed  # and no record need be read
             try:
