@@ -266,8 +266,7 @@ class AdapterStore:
 
     def sweep(self, grace_s: float, keep: Iterable[AdapterRecord] = ()) -> tuple[PurePath, ...]:
         """Delete what no record has named for ``grace_s`` seconds: old versions, leftovers of killed writers; not the
-        files of the versions to ``keep``, nor an adapter whose record cannot be read. Returns what was deleted.
-        """
+        files of the versions to ``keep``, nor an adapter whose record cannot be read. Returns what was deleted."""
         served: dict[str, set[str]] = {}
         for record in keep:
             served.setdefault(record.name, {RECORD}).update(stored.name for stored in record.files.values())
