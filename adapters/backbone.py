@@ -50,6 +50,7 @@ _STRUCTURE = (
     "num_conv_pos_embeddings",
     "num_conv_pos_embedding_groups",
 )
+_FEATURES_NORMED = "feat_proj_layer_norm"
 
 
 @torch.inference_mode(False)  # tensors made in that mode could never be trained on, nor parametrisations be removed
@@ -229,7 +230,8 @@ def fold_weight_norm(encoder: Encoder) -> None:
 
 def structure(config: BackboneConfig) -> dict[str, Any]:
     """What of a configuration decides, besides the weights, what comes out of a backbone."""
-    return {name: getattr(config, name) for name in _STRUCTURE}
+    normed = not isinstance(config, HubertConfig) or bool(config.feat_proj_layer_norm)
+    return {name: getattr(config, name) for name in _STRUCTURE} | {_FEATURES_NORMED: normed}
 
 
 def fingerprint(folder: Path) -> str:
@@ -239,9 +241,11 @@ def fingerprint(folder: Path) -> str:
     serves; heads, quantisers and adapters that a checkpoint may carry do not count.
     Raises :class:`~adapters.errors.BackboneError`.
     """
-    config = read_config(folder)
+    told = structure(read_config(folder))
+    if told[_FEATURES_NORMED]:  # as nearly all are: what was trained before this counted goes on being known
+        del told[_FEATURES_NORMED]
     digest = hashlib.sha256()
-    digest.update(json.dumps(structure(config), sort_keys=True, default=list).encode())
+    digest.update(json.dumps(told, sort_keys=True, default=list).encode())
     with Weights(folder) as weights:
         for name in sorted(filter(counts, weights)):
             tensor = weights[name]
