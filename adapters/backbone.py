@@ -51,6 +51,7 @@ _STRUCTURE = (
     "num_conv_pos_embedding_groups",
 )
 _FEATURES_NORMED = "feat_proj_layer_norm"
+_ATTENTION = ("attn_implementation", "_attn_implementation")  # a way of transformers' own, whose attention never runs
 
 
 @torch.inference_mode(False)  # tensors made in that mode could never be trained on, nor parametrisations be removed
@@ -112,7 +113,7 @@ def _empty(config: BackboneConfig) -> BackboneModel:
     try:
         with torch.device("meta"):
             return HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise BackboneError(f"no {config.model_type} is of this configuration: {error}") from error
 
 
@@ -182,8 +183,8 @@ def read_config(folder: Path) -> BackboneConfig:
         raise BackboneError(f"{path}: {said}; take the checkpoint before it was quantised")
     _read_extractor(folder)
     try:
-        config: BackboneConfig = _CONFIGS[kind].from_dict(data)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        config: BackboneConfig = _CONFIGS[kind].from_dict({k: v for k, v in data.items() if k not in _ATTENTION})
+    except (TypeError, ValueError, ImportError, StrictDataclassError) as error:
         raise BackboneError(f"{path}: not a configuration of {kind}: {error}") from error
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")

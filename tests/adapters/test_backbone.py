@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from adapters.backbone import fingerprint, load_backbone, read_config, read_normalised
+from adapters.backbone import fingerprint, load_backbone, load_model, read_config, read_normalised
 from adapters.errors import BackboneError
 from adapters.frontend import pad
 from tests.builders import KINDS, clip, encoder_of, reference
@@ -230,6 +230,14 @@ def test_configurations_that_do_not_fit_are_refused(folder, change):
     change_config(folder, **change)
     with pytest.raises(BackboneError):
         load_backbone(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_the_attention_of_transformers_is_of_no_account(folder, key):
+    """It never runs here: what a checkpoint was trained with need not be installed."""
+    change_config(folder, **{key: "flash_attention_2", "output_attentions": True})
+    for call in (load_backbone, load_model, fingerprint):
+        call(folder)
 
 
 def test_batch_norm_in_the_positions_is_refused(tmp_path):

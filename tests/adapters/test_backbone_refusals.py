@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from torch import Tensor
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
@@ -150,3 +151,12 @@ def test_none_of_them_is_made_safetensors(folder, tmp_path, broken):
     with pytest.raises(BackboneError, match=r"sampling_rate|quantised"):
         convert(Folder(folder), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_what_transformers_cannot_import_is_refused_as_a_backbone(folder, monkeypatch):
+    def lacking(*_: Any) -> None:
+        raise ImportError("some library is not installed")
+
+    monkeypatch.setattr(transformers, "Wav2Vec2Model", lacking)
+    with pytest.raises(BackboneError, match="no wav2vec2 is of this configuration: some library is not installed"):
+        load_backbone(folder)
