@@ -20,6 +20,8 @@ LETTERS = [*"ABCDEFGHIJKLM"]
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "as it begins": (["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS], {}),
     "small letters": (["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS], {"do_lower_case": True}),
+    "Greek in small letters": (["<pad>", "|", *"ΑΟΣ’", "ΣΣ"], {"do_lower_case": True}),
+    "small letters already": (["<pad>", "|", *"αοσς"], {"do_lower_case": True}),
     "another blank": ([*LETTERS, "|", "_"], {"pad_token": "_"}),
     "a token for a delimiter": ([*LETTERS, "<space>", "<pad>"], {"word_delimiter_token": "<space>"}),
     "a space for a delimiter": (["<pad>", *LETTERS, " "], {"word_delimiter_token": " "}),
@@ -73,6 +75,15 @@ def test_letters_that_become_one(tmp_path):
     made(tmp_path, tokens, do_lower_case=True)
     with pytest.raises(AdapterFormatError, match=r"'A' and 'a' make the same text .*do_lower_case"):
         read_vocabulary("de", tmp_path / "vocab.json", len(tokens))
+
+
+def test_a_sigma_alone_among_small_letters(tmp_path):
+    """Which is what those that a tokenizer lowers are read as: to say it as it is there is no name left."""
+    made(tmp_path, ["<pad>", "|", "α", "Σ"])
+    with pytest.raises(AdapterFormatError, match="'Σ' among small letters stands for small ones here"):
+        read_vocabulary("el", tmp_path / "vocab.json", 4)
+    made(tmp_path, ["<pad>", "|", "Α", "α", "Σ"])
+    assert text(read_vocabulary("el", tmp_path / "vocab.json", 5), [3, 4, 1, 2, 4]) == "αΣ ΑΣ"
 
 
 def test_of_two_blanks_the_configuration_says_which(tmp_path):
