@@ -63,6 +63,21 @@ def test_texts_are_those_of_the_tokenizer(case, tmp_path):
         assert text(vocab, ids) == " ".join(said.split())
 
 
+@pytest.mark.parametrize(
+    ("said", "cleaned"), [("it's here, isn't it?", "it's here, isn't it?"), ("it 's here ,", "it's here,")]
+)
+def test_words_that_are_parted_are_not_closed_up(said, cleaned, tmp_path):
+    """A transcript is words with times, as the tokenizer's offsets are: it closes up the text alone, and where the
+    apostrophe stands within a word, as nearly always, leaves all as it is."""
+    tokens = ["<pad>", "|", *"ehinrst',?"]
+    tokenizer = made(tmp_path, tokens, clean_up_tokenization_spaces=True)
+    vocab = read_vocabulary("en", tmp_path / "vocab.json", len(tokens))
+    ids = [tokens.index("|" if letter == " " else letter) for letter in said]
+    assert tokenizer.decode(ids) == cleaned
+    offsets = tokenizer.decode(ids, output_word_offsets=True).word_offsets
+    assert text(vocab, ids) == said == " ".join(word["word"] for word in offsets)
+
+
 def test_a_letter_that_parts_words_here(tmp_path):
     tokens, settings = CASES["all of it"]
     made(tmp_path, tokens, **settings)
