@@ -74,8 +74,8 @@ def test_words_that_are_parted_are_not_closed_up(said, cleaned, tmp_path):
     vocab = read_vocabulary("en", tmp_path / "vocab.json", len(tokens))
     ids = [tokens.index("|" if letter == " " else letter) for letter in said]
     assert tokenizer.decode(ids) == cleaned
-    offsets = tokenizer.decode(ids, output_word_offsets=True).word_offsets
-    assert text(vocab, ids) == said == " ".join(word["word"] for word in offsets)
+    told: Any = tokenizer.decode(ids, output_word_offsets=True)
+    assert text(vocab, ids) == said == " ".join(word["word"] for word in told.word_offsets)
 
 
 def test_a_letter_that_parts_words_here(tmp_path):
