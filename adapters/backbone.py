@@ -17,6 +17,7 @@ from transformers import HubertConfig, Wav2Vec2Config
 
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError
+from adapters.frontend import SAMPLE_RATE
 from adapters.fused import PARTS, fuse_attention
 from adapters.packed import pack_linears
 from adapters.positions import convolve_by_spectrum
@@ -49,6 +50,8 @@ _STRUCTURE = (
     "num_conv_pos_embeddings",
     "num_conv_pos_embedding_groups",
 )
+_FEATURES_NORMED = "feat_proj_layer_norm"
+_ATTENTION = ("attn_implementation", "_attn_implementation")  # a way of transformers' own, whose attention never runs
 
 
 @torch.inference_mode(False)  # tensors made in that mode could never be trained on, nor parametrisations be removed
@@ -110,7 +113,7 @@ def _empty(config: BackboneConfig) -> BackboneModel:
     try:
         with torch.device("meta"):
             return HubertModel(config) if isinstance(config, HubertConfig) else Wav2Vec2Model(config)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise BackboneError(f"no {config.model_type} is of this configuration: {error}") from error
 
 
@@ -163,7 +166,7 @@ def _copy(folder: Path, name: str, parts: Sequence[Tensor], values: Tensor) -> N
 
 def read_config(folder: Path) -> BackboneConfig:
     """The configuration in ``folder``. Raises :class:`~adapters.errors.BackboneError` where there is none of a kind
-    that the encoder can drive."""
+    that the encoder can drive, or the checkpoint wants audio at another rate than 16 kHz."""
     path = folder / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -174,9 +177,14 @@ def read_config(folder: Path) -> BackboneConfig:
     kind = data.get("model_type") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in _CONFIGS:
         raise BackboneError(f"{path}: model_type is {kind!r}; the encoder drives {' and '.join(_CONFIGS)}")
+    if (quantised := data.get("quantization_config")) is not None:
+        how = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        said = f"quantization_config is set ({how or quantised}): the weights are not numbers as they lie there"
+        raise BackboneError(f"{path}: {said}; take the checkpoint before it was quantised")
+    _read_extractor(folder)
     try:
-        config: BackboneConfig = _CONFIGS[kind].from_dict(data)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        config: BackboneConfig = _CONFIGS[kind].from_dict({k: v for k, v in data.items() if k not in _ATTENTION})
+    except (TypeError, ValueError, ImportError, StrictDataclassError) as error:
         raise BackboneError(f"{path}: not a configuration of {kind}: {error}") from error
     if getattr(config, "conv_pos_batch_norm", False):
         raise BackboneError(f"{path}: batch norm in the positional convolution is not supported; weight norm is")
@@ -188,7 +196,13 @@ def read_config(folder: Path) -> BackboneConfig:
 
 def read_normalised(folder: Path) -> bool:
     """Whether the checkpoint wants each window at zero mean and unit variance (``do_normalize``; yes by default), as
-    ``processor_config.json`` says it, or ``preprocessor_config.json``."""
+    ``processor_config.json`` says it, or ``preprocessor_config.json``. Raises
+    :class:`~adapters.errors.BackboneError`, for another rate than 16 kHz too."""
+    return bool(_read_extractor(folder).get("do_normalize", True))
+
+
+def _read_extractor(folder: Path) -> dict[str, Any]:
+    """What the checkpoint says of the samples that it wants."""
     for file, part in (("processor_config.json", "feature_extractor"), ("preprocessor_config.json", None)):
         path = folder / file
         if not path.exists():
@@ -197,10 +211,15 @@ def read_normalised(folder: Path) -> bool:
             found = json.loads(path.read_text(encoding="utf-8"))
             if part is not None and part not in found:
                 continue
-            return bool((found if part is None else found[part]).get("do_normalize", True))
+            told: dict[str, Any] = found if part is None else found[part]
+            rate = told.get("sampling_rate")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise BackboneError(f"{path}: not a preprocessor configuration: {error}") from error
-    return True
+        if rate not in (None, SAMPLE_RATE):
+            right = f"audio is at {SAMPLE_RATE} Hz here, and only a checkpoint for that can be driven"
+            raise BackboneError(f"{path}: sampling_rate is {rate!r}; {right}")
+        return told
+    return {}
 
 
 def fold_weight_norm(encoder: Encoder) -> None:
@@ -212,7 +231,8 @@ def fold_weight_norm(encoder: Encoder) -> None:
 
 def structure(config: BackboneConfig) -> dict[str, Any]:
     """What of a configuration decides, besides the weights, what comes out of a backbone."""
-    return {name: getattr(config, name) for name in _STRUCTURE}
+    normed = not isinstance(config, HubertConfig) or bool(config.feat_proj_layer_norm)
+    return {name: getattr(config, name) for name in _STRUCTURE} | {_FEATURES_NORMED: normed}
 
 
 def fingerprint(folder: Path) -> str:
@@ -222,9 +242,11 @@ def fingerprint(folder: Path) -> str:
     serves; heads, quantisers and adapters that a checkpoint may carry do not count.
     Raises :class:`~adapters.errors.BackboneError`.
     """
-    config = read_config(folder)
+    told = structure(read_config(folder))
+    if told[_FEATURES_NORMED]:  # as nearly all are: what was trained before this counted goes on being known
+        del told[_FEATURES_NORMED]
     digest = hashlib.sha256()
-    digest.update(json.dumps(structure(config), sort_keys=True, default=list).encode())
+    digest.update(json.dumps(told, sort_keys=True, default=list).encode())
     with Weights(folder) as weights:
         for name in sorted(filter(counts, weights)):
             tensor = weights[name]

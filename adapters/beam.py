@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,10 @@ class BeamSearch:
         said = [token for token, text in enumerate(texts) if text]
         if long := [texts[token] for token in said if len(texts[token]) > 1]:
             raise DecodingUnavailable(f"a beam search is over letters, and {long[0]!r} is a token")
+        self._vocab = vocab
+        if model is not None and vocab.lowers:
+            letters = vocab.spelling(model.arpa.decode(errors="surrogateescape"))
+            model = replace(model, arpa=letters.encode(errors="surrogateescape"))
         self._columns = np.array([vocab.blank, *said])
         self._ids = {texts[token]: column for column, token in enumerate(said, start=1)}
         self._decoder = _decoder(["", *(texts[token] for token in said)], model)
@@ -70,7 +75,9 @@ class BeamSearch:
             for text, (first, last) in beams[0][2] if beams else []:
                 frames = (begin + first, begin + last)
                 confidence = self._confidence(text, mine[frames[0] : max(frames[1], frames[0] + 1)])
-                words.append(Word.at(text, frames, confidence, frame_s=frame_s, duration_s=duration_s))
+                words.append(
+                    Word.at(self._vocab.told(text), frames, confidence, frame_s=frame_s, duration_s=duration_s)
+                )
             yield words
 
     def spelled(self, hot_words: Sequence[str]) -> list[str]:
@@ -78,7 +85,7 @@ class BeamSearch:
         return [self._spelled(word) for word in hot_words]
 
     def _spelled(self, word: str) -> str:
-        for spelled in (word, word.lower()):
+        for spelled in (word, word.lower(), self._vocab.spelling(word.lower())):
             if self._ids.keys() >= set(spelled):
                 return spelled
         missing = next(letter for letter in word.lower() if letter not in self._ids)

@@ -127,7 +127,7 @@ class MmsStore:
         tensors = self._tensors(record)
         imported = read_mms(name, tensors, self._tokens(name), size, self._listing.tokenizer)
         dtype = str(next(iter(imported.tensors.values())).dtype).removeprefix("torch.")
-        if imported.vocab.size < record.config.vocab_size:  # of what the tokenizer adds, the head told when it came
+        if imported.vocab.size != record.config.vocab_size:  # the head told how many rows it has when it came
             record = replace(record, config=replace(record.config, vocab_size=imported.vocab.size))
         # against the width of the backbone, not of the file: seats are made for that
         check_tensors(name, record.config, dtype, imported.tensors, imported.vocab, size)

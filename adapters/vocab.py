@@ -15,6 +15,8 @@ from adapters.errors import DataError
 BLANK = "<pad>"
 DELIMITER = "|"
 BLANKS = (BLANK, "[PAD]")
+SIGMA = "Σ"
+_SMALL_SIGMAS = str.maketrans(dict.fromkeys("σς", SIGMA))
 _UNKNOWNS = ("<unk>", "[UNK]")
 _SPECIAL = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 
@@ -34,6 +36,7 @@ class Vocab:
 
     One token is CTC's blank (``<pad>`` or ``[PAD]``, at any id), one may part words (``|``), and one may stand for the
     unknown (``<unk>``, ``[UNK]``). Whatever else stands in angle or square brackets is special too and has no text.
+    A capital sigma where no other letter is one stands for both small ones: which it is, the word decides.
     """
 
     tokens: tuple[str, ...]
@@ -79,14 +82,30 @@ class Vocab:
         texts = [text and number != self.blank for number, text in enumerate(self._texts)]
         return np.array(texts, dtype=bool)
 
+    @cached_property
+    def lowers(self) -> bool:
+        """Whether words are told as ``str.lower`` has them: a sigma is the one letter that looks to its neighbours."""
+        others = "".join(self._texts).replace(SIGMA, "")
+        return others == others.lower() and any(SIGMA in text for text in self._texts)
+
+    def told(self, word: str) -> str:
+        """A word of which each token added its text, as a transcript has it."""
+        return word.lower() if self.lowers else word
+
+    def spelling(self, text: str) -> str:
+        """A text, or a word, in the letters that are tokens: what :meth:`told` made of it undone."""
+        return text.translate(_SMALL_SIGMAS) if self.lowers else text
+
     def spell(self, token_ids: np.ndarray, firsts: np.ndarray, stops: np.ndarray) -> list[str]:
         """The texts of ``token_ids`` (N,) from each of ``firsts`` (W,) up to the one of ``stops`` (W,)."""
         spans = zip(firsts.tolist(), stops.tolist(), strict=True)
         if self._letters is not None:
             text = self._letters[token_ids].tobytes().decode("utf-32-le")
-            return [text[first:stop] for first, stop in spans]
-        texts = [self._texts[token_id] for token_id in token_ids.tolist()]
-        return ["".join(texts[first:stop]) for first, stop in spans]
+            words = [text[first:stop] for first, stop in spans]
+        else:
+            texts = [self._texts[token_id] for token_id in token_ids.tolist()]
+            words = ["".join(texts[first:stop]) for first, stop in spans]
+        return [word.lower() for word in words] if self.lowers else words
 
     @cached_property
     def _letters(self) -> np.ndarray | None:
@@ -107,7 +126,7 @@ class Vocab:
         """
         ids: list[int] = []
         unknown: dict[str, None] = {}
-        text = " ".join(text.split())
+        text = self.spelling(" ".join(text.split()))
         at = 0
         while at < len(text):
             for width in range(min(self._longest, len(text) - at), 0, -1):

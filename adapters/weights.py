@@ -18,6 +18,8 @@ from adapters.errors import BackboneError
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 _PREFIXES = ("wav2vec2.", "hubert.")
+_COMPUTED = ("feature_extractor.", "feature_projection.", "encoder.", "lm_head.")
+_TYPES = ("F16", "BF16", "F32", "F64")
 
 # parts of a checkpoint that are not the backbone
 _NOT_BACKBONE = (
@@ -63,13 +65,27 @@ class Weights:
         return iter(self._where)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Raises ``KeyError`` for a tensor that is not there."""
+        """Raises ``KeyError`` for a tensor that is not there, and :class:`~adapters.errors.BackboneError` as
+        :meth:`check` does."""
         file, stored = self._where[name]
         try:
+            self._check(name)
             found: Tensor = file.get_tensor(stored)
         except (OSError, SafetensorError) as error:
             raise BackboneError(f"{self.folder}: {stored} cannot be read: {error}") from error
         return found
+
+    def check(self) -> None:
+        """Raises :class:`~adapters.errors.BackboneError` for weights that are integers, or of eight bits: what makes
+        numbers of them is of whoever quantised them, and they would be taken for the numbers themselves."""
+        for name in self:
+            self._check(name)
+
+    def _check(self, name: str) -> None:
+        file, stored = self._where[name]
+        if name.startswith(_COMPUTED) and (kind := file.get_slice(stored).get_dtype()) not in _TYPES:
+            right = f"weights are {', '.join(_TYPES[:-1])} or {_TYPES[-1]}; take the checkpoint before it was quantised"
+            raise BackboneError(f"{self.folder}: {stored} is of the type {kind}: {right}")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

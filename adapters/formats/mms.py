@@ -120,7 +120,7 @@ def mms_vocab(name: str, tokens: Mapping[str, int], tokenizer: Tokenizer | None,
     """One language's part of ``vocab.json`` and what the tokenizer adds, for a head of so many ``rows``, or, where they
     are not known, of one for each token. Raises :class:`~adapters.errors.AdapterFormatError`."""
     told, source = tokenizer or Tokenizer(), "its part of vocab.json"
-    return vocab_of(name, fitted(name, tokens, told, rows, source), told, source)
+    return vocab_of(name, fitted(name, tokens, told, rows, source), told, source, rows)
 
 
 def write_mms(

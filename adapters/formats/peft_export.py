@@ -93,7 +93,7 @@ def write_peft(
         return write_files(name, folder, contents, force=force)
 
 
-def _tokenizer(vocab: Vocab) -> dict[str, str | None]:
+def _tokenizer(vocab: Vocab) -> dict[str, str | bool | None]:
     """How transformers' tokenizer makes the same texts, with not a token more than the head has rows."""
     return {
         "tokenizer_class": "Wav2Vec2CTCTokenizer",
@@ -102,6 +102,7 @@ def _tokenizer(vocab: Vocab) -> dict[str, str | None]:
         "word_delimiter_token": None if vocab.delimiter is None else vocab.tokens[vocab.delimiter],
         "bos_token": "<s>" if "<s>" in vocab.tokens else None,
         "eos_token": "</s>" if "</s>" in vocab.tokens else None,
+        "do_lower_case": vocab.lowers,
     }
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from adapters.backbone import read_config
 from adapters.durable import sync_folder
 from adapters.errors import BackboneError
 from adapters.repository import Repository
-from adapters.weights import INDEX, WHOLE
+from adapters.weights import INDEX, WHOLE, Weights
 
 PICKLE = "pytorch_model.bin"
 _BESIDE = (
@@ -37,8 +38,8 @@ _BESIDE = (
 def convert(repository: Repository, out: Path) -> Path:
     """Write the checkpoint into ``out`` with ``model.safetensors``; returns ``out``, whole or not at all.
 
-    Raises :class:`~adapters.errors.BackboneError` where it has safetensors already, no pickle, or one that holds more
-    than tensors, :class:`~adapters.errors.HubError` where its files cannot be had.
+    Raises :class:`~adapters.errors.BackboneError` where it has safetensors already, no pickle, one that holds more than
+    tensors, or what no backbone is, :class:`~adapters.errors.HubError` where its files cannot be had.
     """
     files = repository.files
     if WHOLE in files or INDEX in files:
@@ -57,9 +58,12 @@ def convert(repository: Repository, out: Path) -> Path:
     try:
         for name, path in beside.items():
             shutil.copyfile(path, made / name)
+        read_config(made)
         # what shares memory in a pickle must not in safetensors
         apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
         save_file(apart, made / WHOLE, {"format": "pt"})
+        with Weights(made) as weights:
+            weights.check()
         _sync(made)
         made.replace(place)  # an empty folder is replaced as well
     except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.errors import AdapterFormatError, DataError
 from adapters.formats.files import read_json
-from adapters.vocab import BLANK, BLANKS, DELIMITER, is_special
+from adapters.vocab import BLANK, BLANKS, DELIMITER, SIGMA, Vocab, is_special
 
 TOKENIZER, ADDED, SPECIAL = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
 _CONFIG = "config.json"
@@ -64,6 +64,8 @@ class Tokenizer:
         if twice := {name for name, count in Counter(found).items() if count > 1}:
             both = " and ".join(repr(token) for token, name in zip(tokens, found, strict=True) if name in twice)
             raise DataError(f"{both} make the same text by tokenizer_config.json (do_lower_case, delimiters)")
+        if not self.lower and Vocab(tuple(found)).lowers:
+            raise DataError(f"{SIGMA!r} among small letters stands for small ones here, and for itself there")
         return tuple(found)
 
     def _blank(self, tokens: Sequence[str]) -> int | None:
@@ -89,7 +91,12 @@ class Tokenizer:
             token = self.between or _SILENT_DELIMITER
         if token == DELIMITER:
             raise DataError(f"{DELIMITER!r} is a letter of it, and parts words here; {self.delimiter!r} does so there")
-        return token.lower() if self.lower and not is_special(token) else token
+        return _lowered(token) if self.lower and not is_special(token) else token
+
+
+def _lowered(token: str) -> str:
+    """But for a sigma, whose small form the rest of the word decides (:attr:`~adapters.vocab.Vocab.lowers`)."""
+    return SIGMA.join(part.lower() for part in token.split(SIGMA))
 
 
 def unused(number: int) -> str:

@@ -13,6 +13,7 @@ from adapters.language import language_key
 from adapters.vocab import Vocab, is_special
 
 _MOST_TOKENS = 1 << 16
+_MOST_ROWS_A_TOKEN = 2
 
 
 def read_vocabulary(name: str, path: Path, rows: int, language: str | None = None) -> Vocab:
@@ -20,16 +21,17 @@ def read_vocabulary(name: str, path: Path, rows: int, language: str | None = Non
     the tokenizer whose files lie beside it makes texts of them.
 
     Where the file has fewer tokens than the head has rows, those that the tokenizer adds (``added_tokens.json`` or
-    ``tokenizer_config.json``) fill it up; special ones that the head has no row for are left out.
+    ``tokenizer_config.json``) fill it up; special ones that the head has no row for are left out. Rows beyond all of
+    them say nothing (:func:`vocab_of`).
     Raises :class:`~adapters.errors.AdapterFormatError`.
     """
     if rows > _MOST_TOKENS:
         raise AdapterFormatError(name, f"the head has {rows} rows; {_MOST_TOKENS} are the most")
     tokenizer = Tokenizer.read(name, path.parent)
     kept = fitted(name, part_of(name, read_json(name, path), language), tokenizer, rows)
-    vocab = vocab_of(name, kept, tokenizer, str(path))
+    vocab = vocab_of(name, kept, tokenizer, str(path), rows)
     if vocab.size != rows:
-        told = f"{path} has {len(kept)} tokens, the last with the id {vocab.size - 1}"
+        told = f"{path} has {len(kept)} tokens, the last with the id {max(kept.values())}"
         raise AdapterFormatError(name, f"{told}, and the head has {rows} rows: it is another's")
     return vocab
 
@@ -52,9 +54,12 @@ def fitted(
     return {token: i for token, i in (free | tokens).items() if i < rows or token not in special}
 
 
-def vocab_of(name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, source: str) -> Vocab:
+def vocab_of(name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, source: str, rows: int | None = None) -> Vocab:
     """The tokens of ``{token: id}`` as ``tokenizer`` makes texts of them. An id without a token, which transformers
-    takes for ``<unk>``, says nothing. Raises :class:`~adapters.errors.AdapterFormatError`, telling the ``source``."""
+    takes for ``<unk>``, says nothing: within, and beyond the last up to the head's ``rows``, where these are no more
+    than twice as many. Models are made with 32 rows when nobody says how many (``vocab_size``), and some round theirs
+    up; where most rows have no token, the vocabulary is taken for another head's, and no row is added.
+    Raises :class:`~adapters.errors.AdapterFormatError`, telling the ``source``."""
     tokens = _checked(name, ids, source)
     last = max(tokens.values(), default=-1)
     if last >= _MOST_TOKENS:
@@ -62,7 +67,10 @@ def vocab_of(name: str, ids: Mapping[str, Any], tokenizer: Tokenizer, source: st
     ids_taken = set(tokens.values())
     if len(ids_taken) != len(tokens):
         raise AdapterFormatError(name, f"{source} has one id for several tokens")
-    all_ids = tokens | {unused(i): i for i in range(last) if i not in ids_taken}
+    size = last + 1
+    if rows is not None and size < rows <= min(size * _MOST_ROWS_A_TOKEN, _MOST_TOKENS):
+        size = rows
+    all_ids = tokens | {unused(i): i for i in range(size) if i not in ids_taken}
     try:
         return Vocab(tokenizer.named(sorted(all_ids, key=all_ids.__getitem__)))
     except DataError as error:

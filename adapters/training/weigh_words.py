@@ -31,7 +31,7 @@ ALPHAS, BETAS = (0.2, 0.4, 0.7, 1.0), (0.0, 1.0, 2.5, 4.0)
 def _announce_unspelled(sentences: Sequence[str], vocab: Vocab, announce: Callable[[str], None]) -> None:
     letters = {*"".join(vocab.tokens)}
     words = Counter(word for sentence in sentences for word in sentence.split())
-    strange = [word for word, _ in words.most_common() if not set(word) <= letters]
+    strange = [word for word, _ in words.most_common() if not set(vocab.spelling(word)) <= letters]
     if strange:
         count, total = sum(words[word] for word in strange), words.total()
         announce(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 from rich.console import Console
@@ -44,6 +46,34 @@ def errors_told(console: Console | None = None) -> Iterator[None]:
         told.print("error: ", style="red", end="")
         told.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def only_python_tells() -> Iterator[None]:
+    """What libraries in C++ write to standard error is not shown: KenLM draws a bar for each model that it reads, and
+    nothing tells it not to. For commands alone, since it is so for all threads; what Python writes there comes."""
+    if sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    kept, told = os.dup(2), sys.stderr
+    try:
+        with open(kept, "w", buffering=1, closefd=False) as python, open(os.devnull, "w") as nowhere:
+            if _writes_to(told, 2):
+                sys.stderr = python
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        sys.stderr = told
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _writes_to(stream: TextIO, descriptor: int) -> bool:
+    try:
+        return stream.fileno() == descriptor
+    except (OSError, ValueError, AttributeError):  # one of a test, or of who calls the command from Python
+        return False
 
 
 @contextmanager

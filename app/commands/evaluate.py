@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,9 +36,9 @@ def evaluate_command(
     from rich.table import Table
 
     from adapters.training.evaluate import evaluate
-    from app.commands.console import errors_told, listed
+    from app.commands.console import errors_told, listed, only_python_tells
 
-    with errors_told():
+    with errors_told(), only_python_tells() if decode == "beam" else nullcontext():
         rates = evaluate(
             models,
             data,

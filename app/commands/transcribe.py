@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ def transcribe_command(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Print what is said in FILE."""
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, only_python_tells
     from app.formats import rendered
     from app.schemas import TranscribeQuery
     from app.settings import Settings
@@ -37,7 +38,8 @@ def transcribe_command(
         chosen = "json" if words and format == "text" else format
         asked = {"lang": lang, "adapter": adapter, "format": chosen, "words": words}
         query = validated(TranscribeQuery, {**asked, "decode": decode, "hotwords": hotwords})
-        told = asyncio.run(_transcribed(settings, file, query))
+        with only_python_tells() if query.decode == "beam" or query.hotwords else nullcontext():
+            told = asyncio.run(_transcribed(settings, file, query))
     typer.echo(rendered(told, query.format, words=query.words), nl=False)
     if told.truncated:
         typer.secho("the audio breaks off, or parts of it could not be read", fg="yellow", err=True)

@@ -23,9 +23,9 @@ def words_command(
 ) -> None:
     """Publish ADAPTER anew with an n-gram model, for requests with decode=beam."""
     from adapters.training.weigh_words import add_language_model
-    from app.commands.console import errors_told
+    from app.commands.console import errors_told, only_python_tells
 
-    with errors_told():
+    with errors_told(), only_python_tells():
         given = text.read_bytes() if text.suffix == ".arpa" else _lines(text)
         found = add_language_model(
             models,

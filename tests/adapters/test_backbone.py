@@ -13,13 +13,14 @@ import safetensors.torch
 import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from adapters.backbone import fingerprint, load_backbone, read_config, read_normalised
+from adapters.backbone import fingerprint, load_backbone, load_model, read_config, read_normalised
 from adapters.errors import BackboneError
 from adapters.frontend import pad
 from tests.builders import KINDS, clip, encoder_of, reference
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 KIND = "wav2vec2-pre-norm-layer"
+SHIPPED = Path(__file__).parents[2] / "models/small"
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -149,6 +150,29 @@ def test_what_changes_no_output_changes_no_fingerprint(folder, change):
     assert fingerprint(folder) == before
 
 
+def test_features_without_their_norm_are_another_backbone(tmp_path):
+    """Of HuBERT, where the weights can be the very same; a backbone that has it is known as it was before that counted,
+    and of wav2vec 2.0 all have it."""
+    reference("hubert-pre-norm-layer").hubert.save_pretrained(tmp_path / "hubert")
+    reference(KIND).wav2vec2.save_pretrained(tmp_path / "wav2vec2")
+    for kind in ("hubert", "wav2vec2"):
+        folder = tmp_path / kind
+        before = fingerprint(folder)
+        change_config(folder, feat_proj_layer_norm=False)
+        assert (fingerprint(folder) == before) == (kind == "wav2vec2")
+        config = json.loads((folder / "config.json").read_text())
+        del config["feat_proj_layer_norm"]
+        (folder / "config.json").write_text(json.dumps(config))
+        assert fingerprint(folder) == before
+
+
+def test_the_adapters_that_ship_are_of_the_backbone_that_ships():
+    known_by = fingerprint(SHIPPED / "backbone")
+    records = sorted(SHIPPED.glob("adapters/*/adapter.json"))
+    assert len(records) > 10
+    assert {json.loads(path.read_text())["fingerprint"] for path in records} == {known_by}
+
+
 def test_heads_and_adapters_in_the_file_do_not_count(folder):
     before = fingerprint(folder)
     extra = ("lm_head.weight", "quantizer.codevectors", "masked_spec_embed", "adapter.layers.0.conv.bias")
@@ -206,6 +230,14 @@ def test_configurations_that_do_not_fit_are_refused(folder, change):
     change_config(folder, **change)
     with pytest.raises(BackboneError):
         load_backbone(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_the_attention_of_transformers_is_of_no_account(folder, key):
+    """It never runs here: what a checkpoint was trained with need not be installed."""
+    change_config(folder, **{key: "flash_attention_2", "output_attentions": True})
+    for call in (load_backbone, load_model, fingerprint):
+        call(folder)
 
 
 def test_batch_norm_in_the_positions_is_refused(tmp_path):

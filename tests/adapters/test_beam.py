@@ -154,3 +154,17 @@ def test_a_library_that_cannot_be_used_is_not_the_readers_fault(monkeypatch, err
 def test_a_model_that_is_none_is_refused():
     with pytest.raises(DataError, match="ARPA"):
         BeamSearch(VOCAB, LanguageModel(b"no model"))
+
+
+def test_a_sigma_is_searched_as_one_letter_and_told_as_the_word_has_it():
+    """Where a language model, and hot words, spell it in two ways."""
+    vocab = Vocab(("<pad>", "|", "α", "ο", "Σ"))
+    ids = [4, 0, 2, 0, 4, 1, 4, 0, 3, 0, 4]
+    found = np.full((len(ids), vocab.size), 1e-6)
+    found[np.arange(len(ids)), ids] = 1.0
+    found[8] = [0.0, 0.0, 0.51, 0.49, 0.0]
+    unclear = np.log(np.maximum(found, 1e-6)).astype(np.float32)
+    assert BeamSearch(vocab).transcript(unclear, **TIMES).text == "σας σας"
+    assert BeamSearch(vocab).transcript(unclear, **TIMES, hot_words=["σος"]).text == "σας σος"
+    model = LanguageModel(estimate(["σας σος", "σος"]), alpha=0.7, beta=1.0)
+    assert BeamSearch(vocab, model).transcript(unclear, **TIMES).text == "σας σος"

@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from adapters.backbone import fingerprint, read_config
 from adapters.encoder import size_of
-from adapters.errors import AdapterAway, AdapterCorrupt, AdapterError, AdapterFormatError, AmbiguousLanguage, HubError
+from adapters.errors import (
+    AdapterAway,
+    AdapterCorrupt,
+    AdapterError,
+    AdapterFormatError,
+    AdapterMismatch,
+    AmbiguousLanguage,
+    HubError,
+)
 from adapters.formats.mms import mms_language
 from adapters.mms_store import MmsStore, mms_store
 from adapters.registry import Registry
@@ -230,6 +238,23 @@ def test_a_head_without_rows_for_what_the_tokenizer_adds(hub, repo, where):
         loaded = store.load(store.record("tur"), size=store._size)
         assert loaded.vocab.tokens == ("a", "b", "c", "|", "[UNK]", "[PAD]")
         assert loaded.record.config.vocab_size == 6
+
+
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_a_head_with_rows_that_no_token_has(hub, repo, where):
+    """Which are not known before its file is read, and say nothing; where they are most, the tokens are another's."""
+    tokens = LANGUAGES["fra"]
+    for code, more in (("fra", 3), ("deu", len(LANGUAGES["deu"]) + 1)):
+        path = hub.repos[repo] / f"adapter.{code}.safetensors"
+        tensors = load_file(path)
+        rows = {key: torch.cat([t, torch.ones(more, *t.shape[1:])]) for key, t in tensors.items() if "lm_head" in key}
+        save_file({**tensors, **rows}, path)
+    store = opened(repo if where == "hub" else str(hub.repos[repo]))
+    loaded = store.load(store.record("fra"), size=store._size)
+    assert loaded.vocab.tokens == (*tokens, *(f"<unused-{len(tokens) + i}>" for i in range(3)))
+    assert loaded.record.config.vocab_size == len(loaded.tensors["head.bias"]) == len(tokens) + 3
+    with pytest.raises(AdapterMismatch, match=r"head\.\w+ .*shape"):
+        store.load(store.record("deu"), size=store._size)
 
 
 def test_what_is_listed_without_a_hub_is_checked_all_the_same(hub, repo, monkeypatch):

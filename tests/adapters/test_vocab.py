@@ -2,6 +2,7 @@ import json
 import pickle
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +37,19 @@ def test_space_may_part_words():
 def test_longest_token_first():
     vocab = Vocab(("<pad>", "|", "c", "h", "ch"))
     assert vocab.encode("chc h") == [4, 2, 1, 3]
+
+
+def test_a_sigma_among_small_letters_is_what_the_word_makes_of_it():
+    vocab = Vocab(("<pad>", "|", "α", "ο", "Σ"))
+    ids = np.array([4, 3, 4, 2, 4])
+    assert vocab.spell(ids, np.array([0, 3]), np.array([3, 5])) == ["σος", "ας"]
+    assert vocab.encode("σος ας") == [4, 3, 4, 1, 2, 4]
+    assert vocab.spelling("σος") == "ΣοΣ"
+    assert Vocab.from_json(vocab.to_json()) == vocab
+    capitals = Vocab(("<pad>", "|", "Α", "Ο", "Σ"))
+    assert capitals.spell(ids, np.array([0, 3]), np.array([3, 5])) == ["ΣΟΣ", "ΑΣ"]
+    with pytest.raises(DataError, match="no token for 'σ', 'ς'"):
+        capitals.encode("σς")
 
 
 def test_unknown_characters_are_named():

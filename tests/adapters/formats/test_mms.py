@@ -212,6 +212,18 @@ def test_a_tokenizer_there_that_contradicts_is_told(told, said, tmp_path):
     assert not (tmp_path / "vocab.json").exists()
 
 
+def test_a_tokenizer_there_that_would_leave_a_sigma_as_it_is(tmp_path):
+    encoder, vocab = encoder_of(reference(KIND)), Vocab(("<pad>", "|", "α", "Σ"))
+    adapter = made(tmp_path / "store", encoder, AdapterConfig("mms", 4, (0, 1, 2, 3), "none", 4), vocab=vocab)
+    with pytest.raises(AdapterFormatError, match="'Σ' among small letters stands for small ones here"):
+        write_mms(adapter, tmp_path / "out", "ell", encoder.config)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out/tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    write_mms(adapter, tmp_path / "out", "ell", encoder.config)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path / "out", target_lang="ell")
+    assert tokenizer.decode([3, 2, 3, 1, 2]) == "σας α"
+
+
 def _full(path: Path, content: bytes) -> None:
     raise OSError("full")
 

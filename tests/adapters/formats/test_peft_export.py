@@ -84,6 +84,14 @@ def test_transformers_decodes_what_is_written(tokens, said, tmp_path):
     assert read_peft("de", tmp_path / "peft", encoder.size).vocab == vocab
 
 
+def test_transformers_tells_a_sigma_as_the_word_has_it(tmp_path):
+    encoder, vocab = backbone(PRE), Vocab(("<pad>", "|", "α", "Σ"))
+    adapter = made(tmp_path / "s", encoder, AdapterConfig("head", 0, (), "none", vocab.size), vocab=vocab)
+    write_peft(adapter, tmp_path / "peft", encoder.config)
+    assert Wav2Vec2CTCTokenizer.from_pretrained(tmp_path / "peft").decode([3, 2, 3, 1, 2]) == "σας α"
+    assert read_peft("el", tmp_path / "peft", encoder.size).vocab == vocab
+
+
 def test_a_round_trip_through_half_precision_keeps_the_type(tmp_path):
     encoder = backbone(PRE)
     config = AdapterConfig("lora", 4, (2,), "none", 24)

@@ -20,6 +20,8 @@ LETTERS = [*"ABCDEFGHIJKLM"]
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "as it begins": (["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS], {}),
     "small letters": (["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS], {"do_lower_case": True}),
+    "Greek in small letters": (["<pad>", "|", *"ΑΟΣ’", "ΣΣ"], {"do_lower_case": True}),
+    "small letters already": (["<pad>", "|", *"αοσς"], {"do_lower_case": True}),
     "another blank": ([*LETTERS, "|", "_"], {"pad_token": "_"}),
     "a token for a delimiter": ([*LETTERS, "<space>", "<pad>"], {"word_delimiter_token": "<space>"}),
     "a space for a delimiter": (["<pad>", *LETTERS, " "], {"word_delimiter_token": " "}),
@@ -61,6 +63,21 @@ def test_texts_are_those_of_the_tokenizer(case, tmp_path):
         assert text(vocab, ids) == " ".join(said.split())
 
 
+@pytest.mark.parametrize(
+    ("said", "cleaned"), [("it's here, isn't it?", "it's here, isn't it?"), ("it 's here ,", "it's here,")]
+)
+def test_words_that_are_parted_are_not_closed_up(said, cleaned, tmp_path):
+    """A transcript is words with times, as the tokenizer's offsets are: it closes up the text alone, and where the
+    apostrophe stands within a word, as nearly always, leaves all as it is."""
+    tokens = ["<pad>", "|", *"ehinrst',?"]
+    tokenizer = made(tmp_path, tokens, clean_up_tokenization_spaces=True)
+    vocab = read_vocabulary("en", tmp_path / "vocab.json", len(tokens))
+    ids = [tokens.index("|" if letter == " " else letter) for letter in said]
+    assert tokenizer.decode(ids) == cleaned
+    told: Any = tokenizer.decode(ids, output_word_offsets=True)
+    assert text(vocab, ids) == said == " ".join(word["word"] for word in told.word_offsets)
+
+
 def test_a_letter_that_parts_words_here(tmp_path):
     tokens, settings = CASES["all of it"]
     made(tmp_path, tokens, **settings)
@@ -73,6 +90,15 @@ def test_letters_that_become_one(tmp_path):
     made(tmp_path, tokens, do_lower_case=True)
     with pytest.raises(AdapterFormatError, match=r"'A' and 'a' make the same text .*do_lower_case"):
         read_vocabulary("de", tmp_path / "vocab.json", len(tokens))
+
+
+def test_a_sigma_alone_among_small_letters(tmp_path):
+    """Which is what those that a tokenizer lowers are read as: to say it as it is there is no name left."""
+    made(tmp_path, ["<pad>", "|", "α", "Σ"])
+    with pytest.raises(AdapterFormatError, match="'Σ' among small letters stands for small ones here"):
+        read_vocabulary("el", tmp_path / "vocab.json", 4)
+    made(tmp_path, ["<pad>", "|", "Α", "α", "Σ"])
+    assert text(read_vocabulary("el", tmp_path / "vocab.json", 5), [3, 4, 1, 2, 4]) == "αΣ ΑΣ"
 
 
 def test_of_two_blanks_the_configuration_says_which(tmp_path):

@@ -50,6 +50,22 @@ def test_an_id_without_a_token_says_nothing(path):
     assert Wav2Vec2CTCTokenizer(str(path)).convert_ids_to_tokens(3) == "<unk>"
 
 
+@pytest.mark.parametrize("rows", [5, 8])
+def test_rows_beyond_the_last_token_say_nothing(path, rows):
+    """As ids in the midst do: of a head with the 32 rows that transformers makes unasked, say. Where most rows have no
+    token, the vocabulary was written for another head."""
+    path.write_text(json.dumps(FLAT))
+    found = read_vocabulary("de", path, rows)
+    assert [found.token_text(i) for i in range(rows)] == ["", " ", "a", "b", *[""] * (rows - 4)]
+    assert Wav2Vec2CTCTokenizer(str(path)).convert_ids_to_tokens(rows + 3) == "<unk>"
+    added = {"<s>": 4, "</s>": 5, "<unk>": 6}
+    (path.parent / "added_tokens.json").write_text(json.dumps(added))
+    assert read_vocabulary("de", path, 8).tokens == (*FLAT, *added, "<unused-7>")
+    (path.parent / "added_tokens.json").unlink()
+    with pytest.raises(AdapterFormatError, match="the last with the id 3, and the head has 9 rows: it is another's"):
+        read_vocabulary("de", path, 9)
+
+
 def test_special_tokens_that_the_head_has_no_row_for_are_left_out(path):
     path.write_text(json.dumps({**FLAT, "<s>": 4, "</s>": 5}))
     assert read_vocabulary("de", path, 4).tokens == tuple(FLAT)
@@ -60,7 +76,7 @@ def test_special_tokens_that_the_head_has_no_row_for_are_left_out(path):
     ("content", "said"),
     [
         (json.dumps({"deu": FLAT, "fra": FLAT}), "several languages: deu, fra"),
-        (json.dumps({"<pad>": 0, "a": 1}), "has 2 tokens, the last with the id 1, and the head has 4 rows"),
+        (json.dumps({"<pad>": 0}), "has 1 tokens, the last with the id 0, and the head has 4 rows: it is another's"),
         (json.dumps({"<pad>": 0, "a": 5}), "the last with the id 5, and the head has 4 rows: it is another's"),
         (json.dumps({"<pad>": 0, "a": 10**9}), "the id 1000000000; 65536 tokens are the most"),
         (json.dumps({"<pad>": 0, "a": 1, "b": 1, "c": 3}), "one id for several tokens"),

@@ -12,6 +12,8 @@ from app.cli import app
 from tests.app.live import Live
 from tests.app.recordings import recording
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
@@ -80,3 +82,11 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, app.cli; print([m for m in ('torch', 'transformers', 'fastapi', 'av') if m in sys.modules])"
     root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_language_model_is_read_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    """The one that ships: KenLM draws a bar for each."""
+    spoken = str(ROOT / "examples/en.ogg")
+    result = run(ROOT / "models/small", "transcribe", spoken, "--lang", "en", "--decode", "beam")
+    assert result.stdout.strip()
+    assert (result.exit_code, result.stderr, capfd.readouterr().err) == (0, "", "")
