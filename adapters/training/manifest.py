@@ -213,9 +213,3 @@ def clips_key(clips: Iterable[Clip]) -> str:
         for clip in clips
     )
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
-
-
-def licence_of(licences: Iterable[str | None]) -> str | None:
-    """The SPDX expression of all of them, each once."""
-    told = {one for licence in licences if licence for one in licence.split(" AND ")}
-    return " AND ".join(sorted(told)) or None

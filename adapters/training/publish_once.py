@@ -12,6 +12,7 @@ from torch import Tensor
 from adapters.config import AdapterConfig, BackboneSize
 from adapters.errors import TonguesError
 from adapters.store import AdapterStore
+from adapters.training.licence import licences_in
 from adapters.vocab import Vocab
 
 
@@ -36,7 +37,7 @@ def publish_once(
     said = {"fingerprint": fingerprint, "training": json.loads(json.dumps(training)), "synthetic": synthetic}
     try:
         record = store.record(name)
-        licences = {*(licence or "").split(" AND ")} <= {*(record.licence or "").split(" AND ")}
+        licences = licences_in(licence or "") <= licences_in(record.licence or "") | {""}
         same = licences and all(getattr(record, field) == value for field, value in said.items())
         if same and all(record.metrics.get(split) == rates for split, rates in metrics.items()):
             found = store.load(record, size=size)

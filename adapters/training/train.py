@@ -29,9 +29,10 @@ from adapters.training.clip_samples import check_clips
 from adapters.training.clips import clips_for, warn_of_letters
 from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
+from adapters.training.licence import licence_of
 from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
-from adapters.training.manifest import Clip, licence_of, write_json_lines
+from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import check_device, prefers_bfloat16, tune_cpu
 from adapters.training.processes import PATIENCE
 from adapters.training.progress import Progress
