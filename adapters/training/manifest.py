@@ -32,7 +32,7 @@ class Clip:
     """16 kHz mono audio; as read, already joined to the manifest's folder."""
     seconds: float
     text: str
-    """Normalised: lower case, no punctuation, single spaces; NFC, whatever the manifest has."""
+    """Normalised: lower case, no punctuation; NFC and single spaces, whatever the manifest has."""
     language: str
     """BCP 47, without a region."""
     source: str
@@ -112,7 +112,7 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         where=where,
         path=folder / record["path"],
         seconds=float(seconds),
-        text=unicodedata.normalize("NFC", record["text"]),
+        text=" ".join(unicodedata.normalize("NFC", record["text"]).split()),
         language=record["language"],
         source=record["source"],
         licence=record["licence"],
