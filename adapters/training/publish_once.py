@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adapters.config import AdapterConfig, BackboneSize
+from adapters.durable import naming
 from adapters.errors import DataError, TonguesError
 from adapters.language import language_key, language_tag
 from adapters.store import AdapterStore
@@ -61,17 +63,18 @@ def publish_once(
                 return
     except TonguesError:  # there is none, or it is of no use
         pass
-    store.publish(
-        name,
-        tensors,
-        vocab,
-        language=language,
-        config=config,
-        size=size,
-        fingerprint=fingerprint,
-        default=default,
-        metrics=metrics,
-        training=training,
-        licence=licence,
-        synthetic=synthetic,
-    )
+    with naming(Path(str(store))):
+        store.publish(
+            name,
+            tensors,
+            vocab,
+            language=language,
+            config=config,
+            size=size,
+            fingerprint=fingerprint,
+            default=default,
+            metrics=metrics,
+            training=training,
+            licence=licence,
+            synthetic=synthetic,
+        )

@@ -20,7 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from adapters.errors import DataError
-from adapters.training.corpus.clip_audio import SAMPLE_RATE, UnusableAudio, flac_seconds, trimmed, write_flac
+from adapters.training.corpus.clip_audio import (
+    SAMPLE_RATE,
+    UnusableAudio,
+    flac_seconds,
+    remove_broken_off,
+    trimmed,
+    write_flac,
+)
 from adapters.training.corpus.packages import unpacked_tree
 from adapters.training.corpus.report import Report, make_report, write_report
 from adapters.training.corpus.sources import LANGUAGES, SOURCES, Recording, packages_for
@@ -66,8 +73,7 @@ def build(
     wanted = tuple(sorted(set(languages))) or LANGUAGES
     if unknown := sorted(set(wanted) - set(LANGUAGES)):
         raise DataError(f"no recordings in {', '.join(unknown)}; there are {', '.join(LANGUAGES)}")
-    for broken_off in (out / "audio").rglob(".*.tmp"):
-        broken_off.unlink()
+    remove_broken_off(out / "audio")
     root = unpacked_tree(packages_for(wanted), out / ".packages", packages, announce=console.print)
     found = [
         recording
