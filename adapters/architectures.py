@@ -75,9 +75,14 @@ class ParameterCounts:
         return self.adapters + self.norms + self.head
 
     @property
+    def whole(self) -> int:
+        """All, adapters and head included; trained norms stand in the place of the backbone's."""
+        return self.backbone + self.adapters + self.head
+
+    @property
     def percent(self) -> float:
-        """Trained parameters of all, adapters and head included: the paper's figure (its section 3)."""
-        return 100 * self.trainable / (self.backbone + self.adapters + self.head)
+        """Trained parameters of all: the paper's figure (its section 3)."""
+        return 100 * self.trainable / self.whole
 
     def to_dict(self) -> dict[str, int | float]:
         """Plain JSON, ``percent`` to three digits."""

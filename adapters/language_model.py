@@ -82,9 +82,21 @@ def unpacked(content: bytes) -> bytes:
     return arpa
 
 
+def unmarked(sentence: str) -> str:
+    """Without the marks of begin and end around it. Raises :class:`~adapters.errors.DataError` for one anywhere else:
+    models have it for their own."""
+    words = sentence.split()
+    words = words[words[:1] == [BEGIN] :]
+    words = words[: len(words) - (words[-1:] == [END])]
+    if marks := [word for word in words if word in (BEGIN, END, UNKNOWN)]:
+        raise DataError(f"{marks[0]!r} is no word, but a mark of language models: {sentence[:80]!r}")
+    return " ".join(words)
+
+
 def estimate(sentences: Iterable[str], order: int = 3) -> bytes:
-    """Normalised sentences -> ARPA text. Raises :class:`~adapters.errors.DataError` where there are none."""
-    texts = [text.split() for text in sentences]
+    """Normalised sentences -> ARPA text. Raises :class:`~adapters.errors.DataError` where there are none, and as
+    :func:`unmarked` does."""
+    texts = [unmarked(text).split() for text in sentences]
     if not any(texts):
         raise DataError("a language model needs sentences to be made of, and there are none")
     counts = [Counter[Gram]() for _ in range(order)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
 from adapters.backbone import fingerprint, load_model
+from adapters.durable import naming
 from adapters.encoder import Encoder
 from adapters.errors import BackboneError, DataError
 from adapters.frontend import SAMPLE_RATE
@@ -121,10 +122,12 @@ def write_tuned(
     check_tuned(folder, made_from)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"started_from": read_record(start), "tuned": made_from}
-    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")  # first: what is cut off here is written again
+    with naming(folder / _RECORD):  # first: what is cut off here is written again
+        (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
     try:
-        encoder.model.save_pretrained(folder, state_dict=state)
+        with naming(folder):
+            encoder.model.save_pretrained(folder, state_dict=state)
     except SafetensorError as error:
         raise BackboneError(f"{folder}: the backbone cannot be written: {error}") from error
     if (start / _PREPROCESSOR).exists():

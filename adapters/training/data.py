@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import soxr
 
+from adapters.durable import naming
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, Geometry
 from adapters.training.clip_samples import clip_samples
@@ -79,7 +80,8 @@ class AudioCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as out, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+            with naming(path), temporary.open("wb") as out, threads:
                 for begin in range(0, len(self.clips), _DECODED):
                     for samples in threads.map(_decoded, self.clips[begin : begin + _DECODED]):
                         out.write(samples.tobytes())

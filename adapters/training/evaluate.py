@@ -95,6 +95,8 @@ def evaluate(
     for refused in registry.snapshot.refused:
         announce(f"left out: {refused.error}")
     clips = [clip for clip in read_manifest(manifest) if clip.split == split]
+    there = ", ".join(sorted({clip.source for clip in clips})) or "none"
+    of = f" from {', '.join(sources)}; sources there are {there}" if sources else ""
     clips = [clip for clip in clips if not sources or clip.source in sources]
     asked_for_all = not languages and adapter is None
     if adapter is not None and not languages:
@@ -111,9 +113,9 @@ def evaluate(
     clips = [clip for clip in clips if clip.language in chosen]
     keys = {language_key(clip.language) for clip in clips}
     if without := [tag for tag in languages if language_key(tag) not in keys]:
-        raise DataError(f"{manifest}: no {split} clips of {', '.join(without)}")
+        raise DataError(f"{manifest}: no {split} clips of {', '.join(without)}{of}")
     if not clips:
-        raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}")
+        raise DataError(f"{manifest}: no {split} clips of a language that has an adapter in {models}{of}")
     bank = Bank(encoder.size, limit=max(8, len(chosen)), device=torch.device(device))
     loaded = {tag: registry.load(registered) for tag, registered in chosen.items()}
     candidates = {tag: Candidate(bank.seat(one.record.config, one.tensors), one.vocab) for tag, one in loaded.items()}

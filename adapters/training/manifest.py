@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from adapters.durable import naming
 from adapters.errors import DataError
 from adapters.language import language_key
 
@@ -32,7 +33,7 @@ class Clip:
     """16 kHz mono audio; as read, already joined to the manifest's folder."""
     seconds: float
     text: str
-    """Normalised: lower case, no punctuation, single spaces; NFC, whatever the manifest has."""
+    """Normalised: lower case, no punctuation; NFC and single spaces, whatever the manifest has."""
     language: str
     """BCP 47, without a region."""
     source: str
@@ -112,7 +113,7 @@ def clip_from_json(record: object, folder: Path, where: str) -> Clip:
         where=where,
         path=folder / record["path"],
         seconds=float(seconds),
-        text=unicodedata.normalize("NFC", record["text"]),
+        text=" ".join(unicodedata.normalize("NFC", record["text"]).split()),
         language=record["language"],
         source=record["source"],
         licence=record["licence"],
@@ -163,7 +164,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with naming(path), open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -213,9 +214,3 @@ def clips_key(clips: Iterable[Clip]) -> str:
         for clip in clips
     )
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
-
-
-def licence_of(licences: Iterable[str | None]) -> str | None:
-    """The SPDX expression of all of them, each once."""
-    told = {one for licence in licences if licence for one in licence.split(" AND ")}
-    return " AND ".join(sorted(told)) or None

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from adapters.durable import naming
 from adapters.errors import DataError
 from adapters.training.manifest import read_json_lines
 
@@ -107,7 +108,7 @@ class Progress:
     def note(self, step: int, **figures: Any) -> None:
         """Record figures at once."""
         line = {"stage": self._stage, "step": step, "of": self._steps, **figures}
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in figures.items():

@@ -29,13 +29,14 @@ from adapters.training.clip_samples import check_clips
 from adapters.training.clips import clips_for, warn_of_letters
 from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
+from adapters.training.licence import licence_of
 from adapters.training.looks import Looks
 from adapters.training.losses import ctc_loss, too_short
-from adapters.training.manifest import Clip, licence_of, write_json_lines
+from adapters.training.manifest import Clip, write_json_lines
 from adapters.training.precision import check_device, prefers_bfloat16, tune_cpu
 from adapters.training.processes import PATIENCE
 from adapters.training.progress import Progress
-from adapters.training.publish_once import publish_once
+from adapters.training.publish_once import check_replaces, publish_once
 from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
 from adapters.training.schedule import schedule
 from adapters.training.train_config import TrainConfig
@@ -71,8 +72,8 @@ def train(
     frozen once, beside the manifest, instead of at every step. Of several processes
     (:mod:`adapters.training.processes`, or accelerate's own launcher) each takes batches of its own.
     Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language, a folder with
-    another run in it, or a device that is not there, :class:`~adapters.errors.BackboneError` for a folder without a
-    backbone.
+    another run in it, a device that is not there, or a name that an adapter of another language has,
+    :class:`~adapters.errors.BackboneError` for a folder without a backbone.
     """
     config = config or TrainConfig()
     check_name(name or language)
@@ -80,6 +81,8 @@ def train(
         raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
     if (config.method == "full") != (out is not None):
         raise DataError("full fine-tuning, and it alone, needs a model folder to write: give it with --out")
+    store = AdapterStore((out or models) / "adapters")
+    check_replaces(store, name or language, language)
     check_device(device)
     if device == "cpu":
         tune_cpu()
@@ -88,7 +91,7 @@ def train(
     if run.first:
         run.publish(name or language, out or models)
     run.together.wait_for_everyone()
-    return AdapterStore((out or models) / "adapters").record(name or language)
+    return store.record(name or language)
 
 
 class _Run:

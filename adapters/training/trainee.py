@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from adapters.adapter import Adapter
+from adapters.architectures import count_parameters
 from adapters.backbone import load_backbone, load_model
 from adapters.config import AdapterConfig, top_layers
 from adapters.encoder import Encoder, Frames
 from adapters.errors import DataError
-from adapters.shapes import parameter_count
 from adapters.training.train_config import TrainConfig
 
 _OWN = "backbone."
@@ -63,11 +63,11 @@ class Trainee(nn.Module):
 
     @property
     def counts(self) -> dict[str, float]:
-        """``parameters`` that train, and the ``percent`` that they are of the whole model, adapter and all."""
-        frozen = sum(p.numel() for name, p in self._named() if name not in self._tuned)
-        trained = parameter_count(self.adapter.config, self.encoder.size)
-        trained += sum(parameter.numel() for parameter in self._tuned.values())
-        return {"parameters": trained, "percent": round(100 * trained / (trained + frozen), 3)}
+        """``parameters`` that train, and the ``percent`` that they are of the whole model, adapter and all: what
+        `tongues parameters` says."""
+        counts = count_parameters(self.encoder.model.config, self.adapter.config)
+        trained = counts.trainable + sum(parameter.numel() for parameter in self._tuned.values())
+        return {"parameters": trained, "percent": round(100 * trained / counts.whole, 3)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that trains, by name: the adapter's as on disk, the backbone's behind a prefix."""
@@ -85,9 +85,6 @@ class Trainee(nn.Module):
         if self._tuned:
             self.encoder.train(mode)
         return self
-
-    def _named(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, p) for name, p in self.encoder.model.named_parameters() if name != "masked_spec_embed"]
 
 
 def _tuned(encoder: Encoder, layers: int) -> dict[str, nn.Parameter]:

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from adapters.durable import naming
 from adapters.encoder import Encoder, Frames
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, few_widths, pad
@@ -166,7 +167,7 @@ class TrunkCache:
         order: list[int] = []
         frames: list[int] = []
         try:
-            with temporary.open("wb") as file:
+            with naming(temporary), temporary.open("wb") as file:
                 for batch, found in self._run(layer, rows):
                     if float(found.hidden.abs().max()) > torch.finfo(torch.float16).max:
                         raise DataError(
@@ -181,7 +182,7 @@ class TrunkCache:
             name = hashlib.sha256(json.dumps([order, frames]).encode()).hexdigest()[:16]  # one name, one layout
             index = self.folder / f"layer-{layer}-{name}.npz"
             temporary.replace(index.with_suffix(".f16"))
-            with temporary.open("wb") as file:
+            with naming(index), temporary.open("wb") as file:
                 np.savez(file, rows=np.array(order), frames=np.array(frames))
             temporary.replace(index)  # last: what is there is whole
         finally:

@@ -21,7 +21,8 @@ from adapters.record import AdapterRecord
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training.evaluate import Candidate, Rates, decoded, error_rates, hear_paths
-from adapters.training.manifest import licence_of, read_manifest
+from adapters.training.licence import check_licence, licence_of
+from adapters.training.manifest import read_manifest
 from adapters.training.precision import check_device
 from adapters.vocab import Vocab
 
@@ -68,6 +69,7 @@ def add_language_model(
     Raises :class:`~adapters.errors.DataError` without dev clips of the language and for a model that cannot be used,
     :class:`~adapters.errors.DecodingUnavailable`, and what registry and store raise.
     """
+    licence = None if licence is None else check_licence(licence)
     check_device(device)
     encoder = load_backbone(models / "backbone", device=device)
     store = AdapterStore(models / "adapters")

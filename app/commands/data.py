@@ -21,7 +21,7 @@ data_app = typer.Typer(
 
 @data_app.command("build")
 def build_command(
-    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl and report.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl, report.json and left-out.jsonl.")],
     languages: Annotated[str, typer.Option(help="Tags, separated by commas (es,fr); all, if left out.")] = "",
     packages: Annotated[
         Path | None,
@@ -50,7 +50,7 @@ def import_command(
             "recordings, each with a .txt of its name.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl and report.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for audio/, manifest.jsonl, report.json and left-out.jsonl.")],
     lang: Annotated[str, typer.Option(help="Language tag.")],
     licence: Annotated[str, typer.Option(help="Of the recordings, in SPDX's words; a trained adapter names it.")],
     source: Annotated[str, typer.Option(help="A name for where they come from.")] = "own",
@@ -60,7 +60,7 @@ def import_command(
     workers: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
 ) -> None:
     """Recordings of one's own, in any format -> trimmed 16 kHz FLAC, normalised texts and a manifest."""
-    from adapters.training.corpus.report import report_table
+    from adapters.training.corpus.report import LEFT_OUT, report_table
     from adapters.training.corpus.table import import_table
 
     console = Console(stderr=True)
@@ -72,6 +72,8 @@ def import_command(
         typer.echo(f"left out: {where}: {reason}", err=True)
     if len(rejects) > _MOST_TOLD:
         typer.echo(f"left out: {len(rejects) - _MOST_TOLD} more", err=True)
+    if rejects:
+        typer.echo(f"{len(rejects)} are left out, all listed in {out / LEFT_OUT}", err=True)
     Console().print(report_table(report))
 
 

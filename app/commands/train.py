@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from adapters.store import AdapterStore
 
 
 def train_command(
@@ -54,6 +59,7 @@ def train_command(
     from adapters.store import AdapterStore
     from adapters.training.clips import clips_for
     from adapters.training.processes import run_processes
+    from adapters.training.publish_once import check_replaces
     from adapters.training.train import train
     from adapters.training.train_config import METHODS, TrainConfig
     from app.commands.console import errors_told, listed
@@ -85,18 +91,19 @@ def train_command(
             augmentation=replace(TrainConfig().augmentation, telephone=telephone),
             seed=seed,
         )
+        store = AdapterStore((out or models) / "adapters")
         for tag in tags:  # what is wrong with the last is told before the first is trained
             check_name(name or tag)
+            check_replaces(store, name or tag, tag)
             clips_for(data, tag, config)
-        if out is not None:
-            (out / "adapters").mkdir(parents=True, exist_ok=True)
         for tag in tags:
             adapter = name or tag
-            had = _has_language_model((out or models) / "adapters", adapter)
+            had = _has_language_model(store, adapter)
             folder = (run or Path("runs") / models.name) / adapter
             told = partial(train, name=adapter, out=out, device=device, keep_trunk=keep_trunk)
-            run_processes(told, (data, models, tag, folder, config), processes)
-            record = AdapterStore((out or models) / "adapters").record(adapter)
+            with _room(out):
+                run_processes(told, (data, models, tag, folder, config), processes)
+            record = store.record(adapter)
             rates = record.metrics["test"]
             typer.echo(f"{record.name} {record.version}: test CER {rates['cer']:.1%}, WER {rates['wer']:.1%}")
             if had and record.language_model is None:
@@ -106,12 +113,28 @@ def train_command(
                 )
 
 
-def _has_language_model(store: Path, adapter: str) -> bool:
+@contextmanager
+def _room(models: Path | None) -> Iterator[None]:
+    """For adapters: made before anything is trained, so that what cannot be is told, and gone where nothing came."""
+    if models is None:
+        yield
+        return
+    store = models / "adapters"
+    made = [folder for folder in (store, *store.parents) if not folder.exists()]
+    store.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # one that is not empty any more
+            for folder in made:
+                folder.rmdir()
+
+
+def _has_language_model(store: AdapterStore, adapter: str) -> bool:
     """Whether the adapter that is published there now brings one."""
     from adapters.errors import TonguesError
-    from adapters.store import AdapterStore
 
     try:
-        return AdapterStore(store).record(adapter).language_model is not None
+        return store.record(adapter).language_model is not None
     except TonguesError:
         return False

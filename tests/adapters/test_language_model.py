@@ -110,6 +110,12 @@ def test_a_model_of_nothing_is_refused():
         estimate(["", " "])
 
 
+def test_sentences_may_come_in_their_marks():
+    assert estimate([f"<s> {text} </s>" for text in SENTENCES]) == estimate(SENTENCES)
+    with pytest.raises(DataError, match="'</s>' is no word"):
+        estimate(["the big </s> house"])
+
+
 def test_it_is_packed_and_found_again():
     model = LanguageModel(estimate(SENTENCES))
     assert unpacked(model.packed) == model.arpa

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,9 +20,16 @@ from rich.console import Console
 from rich.progress import track
 
 from adapters.errors import DataError
-from adapters.training.corpus.clip_audio import SAMPLE_RATE, UnusableAudio, flac_seconds, trimmed, write_flac
+from adapters.training.corpus.clip_audio import (
+    SAMPLE_RATE,
+    UnusableAudio,
+    flac_seconds,
+    remove_broken_off,
+    trimmed,
+    write_flac,
+)
 from adapters.training.corpus.packages import unpacked_tree
-from adapters.training.corpus.report import Report, make_report, write_report
+from adapters.training.corpus.report import LEFT_OUT, LeftOut, Report, make_report, write_left_out, write_report
 from adapters.training.corpus.sources import LANGUAGES, SOURCES, Recording, packages_for
 from adapters.training.corpus.split import split_texts
 from adapters.training.corpus.text import UnusableText, normalise, rare_letters
@@ -54,7 +61,8 @@ def build(
     workers: int = 2,
     console: Console | None = None,
 ) -> Report:
-    """Make the corpus of `languages` (all, if none are named) in `out`: manifest.jsonl, report.json and audio/.
+    """Make the corpus of `languages` (all, if none are named) in `out`: manifest.jsonl, what is left out of it in
+    left-out.jsonl, report.json and audio/.
 
     Args:
         packages: a folder with the ``.deb`` files or an unpacked tree; else they are fetched into ``out/.packages``.
@@ -66,8 +74,7 @@ def build(
     wanted = tuple(sorted(set(languages))) or LANGUAGES
     if unknown := sorted(set(wanted) - set(LANGUAGES)):
         raise DataError(f"no recordings in {', '.join(unknown)}; there are {', '.join(LANGUAGES)}")
-    for broken_off in (out / "audio").rglob(".*.tmp"):
-        broken_off.unlink()
+    remove_broken_off(out / "audio")
     root = unpacked_tree(packages_for(wanted), out / ".packages", packages, announce=console.print)
     found = [
         recording
@@ -84,9 +91,17 @@ def build(
         raise DataError(f"nothing usable among {len(found)} recordings in {root}")
     clips.sort(key=lambda clip: (clip.language, clip.path))
     write_manifest(out / "manifest.jsonl", clips)
-    report = make_report(clips, ((reject.recording.language, reject.reason) for reject in rejects))
+    left = left_out(rejects)
+    write_left_out(out / LEFT_OUT, left)
+    report = make_report(clips, ((one.language, one.reason) for one in left))
     write_report(out / "report.json", report)
     return report
+
+
+def left_out(rejects: Iterable[Reject]) -> list[LeftOut]:
+    """Each by where it is listed, or by its path where nothing lists it."""
+    told = ((reject.recording, reject.reason) for reject in rejects)
+    return [LeftOut(one.where or str(one.path), reason, one.language, one.source) for one, reason in told]
 
 
 def _with_usable_text(recordings: Sequence[Recording], rejects: list[Reject]) -> list[Recording]:
@@ -156,6 +171,7 @@ def with_usable_audio(
                 licence=recording.licence,
                 split="train",
                 voice=recording.voice,
+                where=recording.where,
             )
         )
     return clips
@@ -221,7 +237,8 @@ def unhurried(clips: Sequence[Clip], rejects: list[Reject]) -> list[Clip]:
 
 
 def _reject(clip: Clip, reason: str) -> Reject:
-    recording = Recording(clip.path, clip.path.stem, clip.text, clip.language, clip.source, clip.licence, clip.voice)
+    name, where = clip.path.stem, clip.where
+    recording = Recording(clip.path, name, clip.text, clip.language, clip.source, clip.licence, clip.voice, where)
     return Reject(recording, reason)
 
 

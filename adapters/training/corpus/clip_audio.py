@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -84,11 +85,25 @@ def trimmed(path: Path) -> Samples:
 
 
 def write_flac(path: Path, samples: Samples) -> None:
-    """16-bit FLAC, put in place whole or not at all."""
+    """16-bit FLAC, put in place whole or not at all. Raises :class:`~adapters.errors.DataError` where it cannot be: on
+    a full disk, say."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    soundfile.write(temporary, np.clip(samples, -1.0, 1.0), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-    os.replace(temporary, path)
+    encoded = io.BytesIO()  # libsndfile does not tell what the system says
+    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    try:
+        temporary.write_bytes(encoded.getbuffer())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_broken_off(folder: Path) -> None:
+    """What :func:`write_flac` was doing in ``folder`` when it was killed."""
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def flac_seconds(path: Path) -> float | None:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 
-from adapters.training.manifest import SPLITS, Clip, write_text_atomically
+from adapters.errors import DataError
+from adapters.training.manifest import SPLITS, Clip, read_json_lines, write_json_lines, write_text_atomically
+
+LEFT_OUT = "left-out.jsonl"
+"""Beside a manifest, the recordings that are not in it."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A recording that is not in the corpus, by where it was listed or where it lies, and why."""
+
+    where: str
+    reason: str
+    language: str
+    source: str
 
 
 @dataclass
@@ -42,6 +56,25 @@ def make_report(clips: Iterable[Clip], rejects: Iterable[tuple[str, str]]) -> Re
     for name, reason in rejects:
         report[name].rejects[reason] += 1
     return dict(sorted(report.items()))
+
+
+def read_left_out(path: Path) -> list[LeftOut]:
+    """What :func:`write_left_out` wrote, nothing where it did not. Raises :class:`~adapters.errors.DataError` for a
+    line that is of another form."""
+    found = []
+    for where, record in read_json_lines(path) if path.exists() else ():
+        if not isinstance(record, dict) or set(map(type, record.values())) != {str}:
+            raise DataError(f"{where}: expected where, reason, language and source")
+        try:
+            found.append(LeftOut(**record))
+        except TypeError as error:
+            raise DataError(f"{where}: expected where, reason, language and source: {error}") from error
+    return found
+
+
+def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:
+    """One a line, as JSON."""
+    write_json_lines(path, map(asdict, left_out))
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -28,6 +28,8 @@ class Recording:
     source: str
     licence: str
     voice: str | None = None
+    where: str = ""
+    """Where it is listed, for messages."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,21 @@ from rich.console import Console
 
 from adapters.errors import DataError
 from adapters.language import language_key
-from adapters.training.corpus.build import Reject, distinct, unhurried, with_usable_audio
-from adapters.training.corpus.report import Report, make_report, write_report
+from adapters.training.corpus.build import Reject, distinct, left_out, unhurried, with_usable_audio
+from adapters.training.corpus.clip_audio import UnusableAudio, remove_broken_off
+from adapters.training.corpus.report import (
+    LEFT_OUT,
+    LeftOut,
+    Report,
+    make_report,
+    read_left_out,
+    write_left_out,
+    write_report,
+)
 from adapters.training.corpus.sources import Recording
 from adapters.training.corpus.split import TEST_SECONDS, split_language, strictest
 from adapters.training.corpus.text import ALPHABETS, UnusableText, normalise, normalise_any
+from adapters.training.licence import check_licence
 from adapters.training.manifest import SPLITS, Clip, Split, read_manifest, write_manifest
 
 PATHS = ("path", "file", "filename", "file_name", "audio", "wav")
@@ -45,6 +56,8 @@ _RECORDED = frozenset(
 )
 """What a file that is no text is told by to be a recording, in small letters."""
 _MOST_TEST = 0.15  # of a language, which may have a few minutes alone
+_REFUSED = "refused.jsonl"
+_FIRST = 5  # of those that are left out, in a message
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -70,64 +83,86 @@ def import_table(
     workers: int = 2,
     console: Console | None = None,
 ) -> tuple[Report, list[tuple[str, str]]]:
-    """The recordings of ``table`` as a corpus in ``out``: manifest.jsonl, report.json and audio/; those of other
-    languages and sources that lie there stay.
+    """The recordings of ``table`` as a corpus in ``out``: manifest.jsonl, audio/, and of all that is there then
+    report.json and left-out.jsonl; those of other languages and sources that lie there stay.
 
     ``audio``: the folder that the table's paths are relative to; its own, if left out. The report, and where each
-    recording that is not in the corpus was listed, and why.
-    Raises :class:`~adapters.errors.DataError` for a table that is none, a tag of no language, and where nothing is
-    left.
+    recording of the table that is not in the corpus was listed, and why.
+    Raises :class:`~adapters.errors.DataError` for a table that is none, a tag of no language, a licence or a source
+    that no manifest can name, and where nothing is left: what was wrong with each is in refused.jsonl then, and the
+    corpus stays as it was.
     """
     console = console or Console(stderr=True)
+    licence, source = check_licence(licence), check_source(source)
     key = language_key(language)
     if key is None:
         raise DataError(f"{language!r} is not the tag of a language, such as 'de'")
     rows = list(read_folder(table) if table.is_dir() else read_table(table, audio))
     manifest = out / "manifest.jsonl"
     there = read_manifest(manifest) if manifest.exists() else []
+    others = [one for one in read_left_out(out / LEFT_OUT) if (one.language, one.source) != (key, source)]
     stay = [clip for clip in there if (clip.language, clip.source) != (key, source)]
     known = {clip.path.stem.partition("-")[0] for clip in stay if clip.language == key}
     rejects: list[Reject] = []
-    listed: dict[str, Row] = {}
-    recordings = []
+    recordings: list[Recording] = []
+    told: set[tuple[Path, str]] = set()
     for row in rows:
-        recording = Recording(row.path, _name(row.path), row.text, key, source, licence, row.voice)
-        if not row.path.is_file():
-            rejects.append(Reject(replace(recording, name=row.where), "missing audio"))
-            continue
-        if row.text is None:
-            rejects.append(Reject(replace(recording, name=row.where), "no transcript"))
-            continue
+        recording = Recording(row.path, "", row.text, key, source, licence, row.voice, row.where)
         try:
-            text = normalise(row.text, key) if key in ALPHABETS else normalise_any(row.text, key)
-        except UnusableText as error:
-            rejects.append(Reject(replace(recording, name=row.where), error.reason))
+            text, content = _text(row, key), _content(row.path)
+        except (UnusableAudio, UnusableText) as error:
+            rejects.append(Reject(recording, error.reason))
             continue
-        content = _content(row.path)
-        if content in known:
-            rejects.append(Reject(replace(recording, name=row.where), "there already, from another source"))
+        same = (row.path.resolve(), text)
+        if content in known or same in told:
+            reason = "there already, from another source" if content in known else "listed twice"
+            rejects.append(Reject(recording, reason))
             continue
-        name = f"{content}-{recording.name}"
-        before = listed.setdefault(name, replace(row, text=text))
-        if before.where != row.where and before.path == row.path:
-            if before.text == text:
-                rejects.append(Reject(replace(recording, name=row.where), "listed twice"))
-            else:  # none of them is kept, and each is told by where it stands
-                recordings.append(replace(recording, text=text, name=row.where))
-        else:
-            recordings.append(replace(recording, text=text, name=name))
+        told.add(same)
+        recordings.append(replace(recording, text=text, name=f"{content}-{_name(row.path)}"))
+    remove_broken_off(out / "audio")
     clips = with_usable_audio(distinct(recordings, rejects), out, workers, console, rejects)
+    listed = {row.where: row for row in rows}
     clips = _with_split(unhurried(clips, rejects), listed, [clip for clip in stay if clip.language == key])
-    where = [
-        (listed[r.recording.name].where if r.recording.name in listed else r.recording.name, r.reason) for r in rejects
-    ]
+    places = {where: place for place, where in enumerate(listed)}
+    left = sorted(left_out(rejects), key=lambda one: places[one.where])
     if not clips:
-        reasons = sorted({reason for _, reason in where})
-        raise DataError(f"{table}: none of {len(rows)} recordings can be used: {', '.join(reasons) or 'it is empty'}")
+        raise _nothing_left(table, left, out / _REFUSED)
+    (out / _REFUSED).unlink(missing_ok=True)
     write_manifest(manifest, [*stay, *sorted(clips, key=lambda clip: clip.path)])
-    report = make_report(clips, ((key, reason) for _, reason in where))
+    write_left_out(out / LEFT_OUT, [*others, *left])
+    report = make_report([*stay, *clips], ((one.language, one.reason) for one in [*others, *left]))
     write_report(out / "report.json", report)
-    return report, where
+    return report, [(one.where, one.reason) for one in left]
+
+
+def check_source(source: str) -> str:
+    """The source without white space around it. Raises :class:`~adapters.errors.DataError` for what can name no folder,
+    or would be several where sources are listed."""
+    name = source.strip()
+    if not name.isprintable() or name in ("", ".", "..") or set(name) & set(",/\\") or len(name.encode()) > 100:
+        raise DataError(f"a source is a short name, with neither commas nor slashes in it, not {source[:80]!r}")
+    return name
+
+
+def _nothing_left(table: Path, left: Sequence[LeftOut], path: Path) -> DataError:
+    """What was wrong with the first; with all of them it is written to ``path``."""
+    if left:
+        write_left_out(path, left)
+    counts = Counter(one.reason for one in left)
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common()) or "it is empty"
+    first = "".join(f"; {one.where}: {one.reason}" for one in left[:_FIRST])
+    more = f"; and {len(left) - _FIRST} more, all listed in {path}" if len(left) > _FIRST else ""
+    return DataError(f"{table}: none of {len(left)} recordings can be used: {reasons}{first}{more}")
+
+
+def _text(row: Row, language: str) -> str:
+    """Normalised. Raises UnusableAudio where there is no such file, and UnusableText."""
+    if not os.path.isfile(row.path):  # as it is where the system takes no such name
+        raise UnusableAudio("missing audio", row.path)
+    if row.text is None:
+        raise UnusableText("no transcript", "")
+    return normalise(row.text, language) if language in ALPHABETS else normalise_any(row.text, language)
 
 
 def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
@@ -157,10 +192,11 @@ def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
 
     path_of, text_of = column(PATHS, "file"), column(TEXTS, "transcript")
     voice_of = next((names[name] for name in VOICES if name in names), None)
-    folder = audio or table.parent
+    folder, row_ends = audio or table.parent, reader.reader.line_num
     try:
         for record in reader:
-            where = f"{table}:{reader.line_num}"
+            row_ends = reader.reader.line_num
+            where = f"{table}:{row_ends}"
             path, said = (record[path_of] or "").strip(), (record[text_of] or "").strip()
             if not path and not said:
                 continue
@@ -177,7 +213,9 @@ def read_table(table: Path, audio: Path | None = None) -> Iterator[Row]:
             voice = (record[voice_of] or "").strip() if voice_of else ""
             yield Row(folder / path, said, where, _SPLITS.get(split), voice or None)
     except csv.Error as error:
-        raise DataError(f"{table}:{reader.line_num}: not a line of a table: {error}") from error
+        line = reader.reader.line_num
+        begun = f", in a row that begins after line {row_ends}" if row_ends + 1 < line else ""
+        raise DataError(f"{table}:{line}: not a line of a table: {error}{begun}") from error
 
 
 def read_folder(folder: Path) -> Iterator[Row]:
@@ -209,13 +247,16 @@ def _name(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UnusableAudio("cannot be read", path, str(error)) from error
 
 
 def _with_split(clips: Sequence[Clip], rows: dict[str, Row], there: Sequence[Clip]) -> list[Clip]:
     """As the table says; where it says nothing, as other recordings of the text have it, of this table or ``there``;
     then by the texts, in shares that leave most to train on."""
-    told = {clip.path: rows[clip.path.stem].split for clip in clips}
+    told = {clip.path: rows[clip.where].split for clip in clips}
     placed = strictest(
         [*((clip.text, told[clip.path]) for clip in clips), *((clip.text, clip.split) for clip in there)]
     )

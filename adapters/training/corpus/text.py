@@ -37,8 +37,18 @@ APOSTROPHES = frozenset({"be", "ca", "en", "fr", "it", "nl"})
 
 # Typed for the apostrophe: quotation marks, primes, spacing accents, modifier letters.
 _APOSTROPHE = str.maketrans(dict.fromkeys("’‘‛ʼʹ´`′＇", "'"))
+_LETTER_APOSTROPHE = "ʼʹ"
+"""Those that are letters, at the ends of words too; in ASCII a quotation mark there looks the same."""
+_OTHER_APOSTROPHE = {code: to for code, to in _APOSTROPHE.items() if chr(code) not in _LETTER_APOSTROPHE}
+_OTHER_APOSTROPHE |= dict.fromkeys(map(ord, "᾽᾿"), "'")  # of older Greek, where a vowel is left out
+_GERESH = re.compile(r"(?<=[א-ת])'(?=[א-ת])")
+_GERSHAYIM = re.compile(r"(?<=[א-ת])[\"“”„](?=[א-ת])")
+"""As they are typed, between Hebrew letters."""
+_ZERO = "〇"  # of Chinese and Japanese: a number to Unicode, and written as the other numerals are, which are letters
+_ABOVE_VOWELS = "՛՜՞"  # Armenian's, within the word that is stressed
 _DOTLESS = frozenset({"az", "crh", "gag", "tr"})
 """Languages in which the small letter of I has no dot."""
+_SYMBOLS = ("Sc", "Sm", "So")
 _SPOKEN = "%&@#§/\\*^_|~"
 _DIRECTION = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>|\{[^}]*\}")
 # Letters lost in a change of encoding: `pu?`, `cos? come`, `non ? piena`, `contrase?a`.
@@ -80,8 +90,9 @@ def normalise(text: str, language: str) -> str:
 
 
 def normalise_any(text: str, language: str) -> str:
-    """As :func:`normalise`, in a language whose alphabet nobody has told: letters and marks of any script, apostrophes
-    and joiners within words.
+    """As :func:`normalise`, in a language whose alphabet nobody has told: letters and marks of any script, with what
+    is spelt as part of a word: apostrophes and joiners within, modifier letters and tone letters at its ends too,
+    Hebrew's geresh and gershayim.
 
     Raises:
         UnusableText: a stage direction, a digit, a symbol that is spoken, a lost letter, or nothing that is said.
@@ -89,28 +100,54 @@ def normalise_any(text: str, language: str) -> str:
     original = text
     if "\N{REPLACEMENT CHARACTER}" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise UnusableText("lost letters", original)
-    text = unicodedata.normalize("NFC", _without_directions(text)).translate(_APOSTROPHE)
+    text = unicodedata.normalize("NFC", _without_directions(text)).translate(_OTHER_APOSTROPHE)
     if language in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", text.replace("İ", "i").lower())  # lower() would keep the dot as a mark
+    text = _GERSHAYIM.sub("״", _GERESH.sub("׳", text))
     kept = []
     for index, character in enumerate(text):
+        before, after = text[index - 1 : index], text[index + 1 : index + 2]
         category = unicodedata.category(character)
-        within = 0 < index < len(text) - 1 and all(
-            unicodedata.category(text[at])[0] in "LM" for at in (index - 1, index + 1)
-        )
-        if category[0] in "LM" or (within and character in "'\u200c\u200d"):
+        beside = _spelt(before) or _spelt(after)
+        if character in _LETTER_APOSTROPHE:
+            kept.append("'" if beside else " ")
+        elif _in_word(character, before, after):
             kept.append(character)
         elif category[0] == "N":
             raise UnusableText("digits", original)
-        elif category in ("Sc", "Sm", "So") or character in _SPOKEN:
+        elif category in _SYMBOLS or character in _SPOKEN or (category == "Sk" and beside):
             raise UnusableText("spoken symbols", original)
-        elif category[0] != "C" or character.isspace():
+        elif (category[0] != "C" or character.isspace()) and character not in _ABOVE_VOWELS:
             kept.append(" ")
     text = " ".join("".join(kept).split())
     if not text:
         raise UnusableText("empty text", original)
     return text
+
+
+def _in_word(character: str, before: str, after: str) -> bool:
+    """Whether it spells the word that it stands in or at the end of, between these two."""
+    if _is_letter(character):
+        return True
+    if _is_modifier(character):
+        return _spelt(before) or _spelt(after)
+    return _spelt(before) and (character == "׳" or (character in "'\u200c\u200d״" and _spelt(after)))
+
+
+def _spelt(character: str) -> bool:
+    return character != "" and (_is_letter(character) or _is_modifier(character))
+
+
+def _is_letter(character: str) -> bool:
+    """Or a mark on one."""
+    return unicodedata.category(character)[0] in "LM" or character == _ZERO
+
+
+def _is_modifier(character: str) -> bool:
+    """Tone letters, and others that Unicode counts among symbols though they spell words."""
+    name = unicodedata.name(character, "")
+    return unicodedata.category(character) == "Sk" and name.startswith("MODIFIER LETTER")
 
 
 def _without_directions(text: str) -> str:
@@ -153,7 +190,7 @@ def _kept(text: str, index: int, language: str, original: str) -> str:
         return character if inside and language in APOSTROPHES else "" if inside else " "
     if character == "·" and language == "ca" and inside and text[index - 1] == text[index + 1] == "l":
         return character
-    if category in ("Sc", "Sm", "So") or character in _SPOKEN:
+    if category in _SYMBOLS or character in _SPOKEN:
         raise UnusableText("spoken symbols", original)
     return "" if category[0] == "C" else " "
 

@@ -84,6 +84,16 @@ def test_texts_are_composed_and_a_mark_of_byte_order_is_passed_over(tmp_path: Pa
     assert clip.text == "où"
 
 
+def test_white_space_between_words_is_one_space(tmp_path: Path) -> None:
+    """Or whoever writes by hand has a word that nobody can hear: what is heard has single spaces."""
+    texts = ["où\u00a0ça", "  où  ça", "où\tça\n", "où \u3000\u2009ça "]
+    write_manifest(tmp_path / "clean.jsonl", [Clip(Path("a.flac"), 1.5, "où ça", "fr", "made", "CC0-1.0", "dev")])
+    path = _write(tmp_path / "m.jsonl", *({**GOOD, "path": f"{n}", "text": text} for n, text in enumerate(texts)))
+    assert {clip.text for clip in read_manifest(path)} == {"où ça"}
+    clips = [replace(clip, path=Path("a.flac")) for clip in read_manifest(path)]
+    assert {clips_key([clip]) for clip in clips} == {clips_key(read_manifest(tmp_path / "clean.jsonl"))}
+
+
 def test_what_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"m\.jsonl: no such file; `tongues data build"):
         read_manifest(tmp_path / "m.jsonl")

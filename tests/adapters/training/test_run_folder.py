@@ -86,6 +86,33 @@ assert load_checkpoint(path, "cpu") == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a file's size is bounded as a disk's is")
+def test_a_disk_that_is_full_is_told_with_the_file_that_did_not_fit(tones, tmp_path):
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from adapters.training.data import AudioCache
+from adapters.training.manifest import read_manifest, write_text_atomically
+from adapters.training.progress import Progress
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+clips = read_manifest(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+for write, file in (
+    (lambda: AudioCache(clips, Path("cache")), "cache/samples-"),
+    (lambda: write_text_atomically(Path("run.json"), "x" * 99), "run.json"),
+    (lambda: Progress(Path("progress.jsonl"), "es", 4, 0).note(1, ctc=1.0), "progress.jsonl"),
+):
+    try:
+        write()
+    except OSError as error:
+        assert str(error).startswith(f"[Errno 27] File too large: '{file}"), error
+    else:
+        raise AssertionError(file)
+"""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script, str(tones)], cwd=tmp_path, env=here, check=True)
+
+
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
     script = "from pathlib import Path; from adapters.training.run_folder import claim; claim(Path('.'), {})"
     with subprocess.Popen(

@@ -278,3 +278,13 @@ def test_two_minutes_of_a_language_will_do(tones, models, tmp_path):
 def test_a_folder_without_a_backbone_is_refused(tones, tmp_path):
     with pytest.raises(BackboneError, match=r"no config\.json"):
         train(tones, tmp_path, "es", tmp_path / "run", SHORT)
+
+
+def test_an_adapter_of_another_language_is_not_replaced(tones, models, tmp_path):
+    first = train(tones, models, "es", tmp_path / "es", replace(SHORT, steps=1), name="mine")
+    with pytest.raises(DataError, match="an adapter 'mine' already, of the language 'es': one of 'fr' would replace"):
+        train(tones, models, "fr", tmp_path / "fr", replace(SHORT, steps=1), name="mine")
+    assert AdapterStore(models / "adapters").record("mine") == first
+    assert not (tmp_path / "fr").exists()
+    again = train(tones, models, "es-MX", tmp_path / "mx", replace(SHORT, steps=1), name="mine")
+    assert again.language == "es-MX", "another region's is of the same language"

@@ -49,13 +49,19 @@ def test_a_run_that_ended_leaves_the_model_where_it_is(tones, spoken, tmp_path):
     assert other.language_model is None, "another run's adapter is another"
 
 
-def test_an_adapter_is_under_the_licence_of_its_words_too(tones, spoken):
+def test_an_adapter_is_under_the_licence_of_its_words_too(tones, spoken, tmp_path):
     own = AdapterStore(spoken / "adapters").record("es").licence
     assert own is not None
     assert add_language_model(spoken, tones, "es", ["ae io"], licence=None).record.licence == own
     both = add_language_model(spoken, tones, "es", ["ae io"], licence=f"GPL-2.0-only AND {own}").record.licence
     assert both is not None
     assert both.split(" AND ") == sorted(["GPL-2.0-only", own])
+    choice = add_language_model(spoken, tones, "es", ["ae io"], licence="GPL-3.0-only OR MIT").record.licence
+    assert choice == "CC0-1.0 AND GPL-2.0-only AND (GPL-3.0-only OR MIT)"
+    again = train(tones, spoken, "es", tmp_path / "run", SHORT)
+    assert again.licence == choice, "a run that ended leaves what it was given since"
+    with pytest.raises(DataError, match="a licence is named in SPDX's words"):
+        add_language_model(spoken, tones, "es", ["ae io"], licence=" ")
 
 
 def test_a_model_that_somebody_else_made(tones, spoken):

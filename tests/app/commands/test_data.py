@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from typer.testing import CliRunner
 
 from adapters.training.corpus.clip_audio import write_flac
@@ -36,3 +37,17 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "error: no recordings in xx; there are be, bg" in result.output
     assert "Traceback" not in result.output
+
+
+def test_an_import_says_where_all_is_listed_that_it_leaves_out(tmp_path: Path) -> None:
+    rows = [f"{number}.wav,ena\n" for number in range(30)]
+    (tmp_path / "list.csv").write_text("path,text\na.wav,ena dva\n" + "".join(rows))
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", noise, 16_000)
+    options = ["--lang", "sl", "--licence", "CC0-1.0", "--out", str(tmp_path / "out"), "--workers", "1"]
+    result = RUN.invoke(data_app, ["import", str(tmp_path / "list.csv"), *options])
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert told[0] == f"left out: {tmp_path}/list.csv:3: missing audio"
+    assert told[20:] == ["left out: 10 more", f"30 are left out, all listed in {tmp_path}/out/left-out.jsonl"]
+    assert len((tmp_path / "out/left-out.jsonl").read_text().splitlines()) == 30

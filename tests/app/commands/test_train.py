@@ -44,10 +44,31 @@ def test_it_publishes_an_adapter_whose_record_says_how_it_was_made(manifest, mod
         (["--lr", "-1"], "--lr is between 0 and 1"),
         (["--lang", ""], "--lang names a language"),
         (["--lang", "es,cs"], "{manifest}: no clips of 'cs'; there are es, fr"),
+        (["--name", "fr"], "{models}/adapters has an adapter 'fr' already, of the language 'fr': one of 'es' would"),
     ],
 )
 def test_what_goes_wrong_is_told_in_one_line(manifest, model_folder, option, told):
     result = train("--data", manifest, "--models", model_folder, "--lang", "es", *option)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {told.format(manifest=manifest)}")
+    assert line.startswith(f"error: {told.format(manifest=manifest, models=model_folder)}")
+
+
+@pytest.mark.parametrize("there", ["", "mine", "mine/out", "mine/out/adapters"])
+def test_a_call_that_is_refused_leaves_no_empty_folders(manifest, model_folder, tmp_path, there):
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    out = ["--out", tmp_path / "mine/out"]
+    result = train("--data", manifest, "--models", model_folder, "--lang", "es", "--run", tmp_path / "run", *out)
+    assert result.exit_code == 1
+    assert "give it with --out" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_made_is_told_of_before_anything_is_trained(manifest, model_folder, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    options = ["--run", tmp_path / "run", "--method", "full", "--norms", "none", "--out", tmp_path / "out"]
+    result = train("--data", manifest, "--models", model_folder, "--lang", "es", *options)
+    assert result.exit_code == 1
+    assert f"'{tmp_path}/out/adapters'" in result.stderr
+    assert not (tmp_path / "run").exists()

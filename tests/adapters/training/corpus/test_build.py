@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from adapters.errors import DataError
 from adapters.training.corpus.build import build, misfit
+from adapters.training.corpus.report import read_left_out
 from adapters.training.manifest import SPLITS, read_manifest
 from tests.adapters.training.corpus.small_tree import Tree
 
@@ -70,6 +71,10 @@ def test_build(english: Tree, tmp_path: Path) -> None:
         "duplicate": 1,
         "one sound, several texts": 2,
     }
+    left = read_left_out(out / "left-out.jsonl")
+    assert Counter(one.reason for one in left) == report["en"].rejects
+    assert {one.language for one in left} == {"en"}
+    assert all(Path(one.where).name for one in left)
     assert len(clips) == 92
     for clip in clips:
         info = soundfile.info(clip.path)

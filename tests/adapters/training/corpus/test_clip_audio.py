@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from adapters.training.corpus.clip_audio import (
     UnusableAudio,
     decode,
     flac_seconds,
+    remove_broken_off,
     speech_bounds,
     trimmed,
     write_flac,
@@ -103,3 +107,33 @@ def test_a_broken_flac_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(b"fLaC")
     assert flac_seconds(tmp_path / "a.flac") is None
     assert flac_seconds(tmp_path / "none.flac") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file's size is bounded as a disk's is")
+def test_a_disk_that_is_full_is_told_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+    script = """
+import resource, signal
+from pathlib import Path
+import numpy as np
+from adapters.errors import DataError
+from adapters.training.corpus.clip_audio import write_flac
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+try:
+    write_flac(Path("audio/a.flac"), np.random.default_rng(0).normal(0, 0.1, 16_000))
+except DataError as error:
+    assert str(error) == "audio/a.flac: cannot be written: [Errno 27] File too large", error
+else:
+    raise AssertionError
+"""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=here, check=True)
+    assert list((tmp_path / "audio").iterdir()) == []
+
+
+def test_what_was_broken_off_is_removed(tmp_path: Path) -> None:
+    write_flac(tmp_path / "ka/own/a.flac", speech_like(1.0, 5))
+    (tmp_path / "ka/own/.b.flac.123.tmp").write_bytes(b"fLaC")
+    remove_broken_off(tmp_path)
+    assert [path.name for path in (tmp_path / "ka/own").iterdir()] == ["a.flac"]
+    remove_broken_off(tmp_path / "nowhere")

@@ -4,9 +4,18 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from adapters.training.corpus.report import make_report, report_table, write_report
+from adapters.errors import DataError
+from adapters.training.corpus.report import (
+    LeftOut,
+    make_report,
+    read_left_out,
+    report_table,
+    write_left_out,
+    write_report,
+)
 from adapters.training.manifest import Clip
 
 
@@ -31,3 +40,20 @@ def test_report(tmp_path: Path) -> None:
     assert "1, 1.5" in shown.getvalue()
     assert "2 digits" in shown.getvalue()
     assert "2, 2.0" in shown.getvalue()
+
+
+def test_what_is_left_out_is_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "left-out.jsonl"
+    assert read_left_out(path) == []
+    told = [LeftOut("list.csv:2", "digits", "ka", "own"), LeftOut("é.wav", "silence", "ka", "own")]
+    write_left_out(path, told)
+    assert read_left_out(path) == told
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "{}", '{"where": "x"}', '{"where": "x", "reason": 1, "language": "", "source": ""}']
+)
+def test_a_line_that_tells_of_something_else_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "left-out.jsonl").write_text(line)
+    with pytest.raises(DataError, match=r"left-out\.jsonl:1: expected where, reason, language and source"):
+        read_left_out(tmp_path / "left-out.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import soundfile
 import soxr
 
 from adapters.errors import DataError
+from adapters.training.corpus.report import make_report, read_left_out
 from adapters.training.corpus.table import import_table
 from adapters.training.corpus.text import UnusableText, normalise_any
 from adapters.training.data import AudioCache
@@ -125,6 +127,77 @@ def test_what_is_left_out_is_named(recordings: Path, tmp_path: Path) -> None:
     }
     assert report["ka"].rejects.total() == 7
     assert sum(report["ka"].clips.values()) == len(rows) - 7
+    written_down = [json.loads(line) for line in (tmp_path / "out/left-out.jsonl").read_text().splitlines()]
+    assert [(one["where"], one["reason"]) for one in written_down] == rejects
+    assert {(one["language"], one["source"]) for one in written_down} == {("ka", "own")}
+
+
+def test_of_two_rows_with_one_recording_the_one_that_is_left_out_is_named(recordings: Path, tmp_path: Path) -> None:
+    """However the second has it: as an absolute path, or as a copy of the same name in another folder."""
+    rows = listed(recordings)
+    (recordings / "sub").mkdir()
+    for row in rows[1:3]:
+        shutil.copy(recordings / row["path"], recordings / "sub" / row["path"])
+    rows += [
+        {**rows[0], "path": str(recordings / rows[0]["path"])},
+        {**rows[1], "path": f"sub/{rows[1]['path']}"},
+        {"path": f"sub/{rows[2]['path']}", "text": sentence(20)},
+    ]
+    table = written(recordings / "list.csv", rows)
+    _, rejects = import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    last = len(rows) + 1
+    assert [(int(where.rpartition(":")[2]), reason) for where, reason in rejects] == [
+        (4, "one sound, several texts"),
+        (last - 2, "listed twice"),
+        (last - 1, "duplicate"),
+        (last, "one sound, several texts"),
+    ]
+
+
+def test_names_that_the_system_does_not_take_are_left_out(recordings: Path, tmp_path: Path) -> None:
+    rows = [*listed(recordings), {"path": "a" * 300 + ".wav", "text": "ა"}]
+    table = written(recordings / "list.csv", rows)
+    _, rejects = import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    assert rejects == [(f"{table}:{len(rows) + 1}", "missing audio")]
+
+
+def test_where_nothing_can_be_used_the_first_are_named_and_all_are_written(recordings: Path, tmp_path: Path) -> None:
+    rows = listed(recordings)
+    good = written(recordings / "good.csv", rows)
+    import_table(good, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    table = written(
+        recordings / "list.csv", [{**row, "text": "12"} for row in rows[1:]] + [{**rows[0], "path": "gone"}]
+    )
+    with pytest.raises(DataError) as caught:
+        import_table(table, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    refused = tmp_path / "out/refused.jsonl"
+    first = "".join(f"; {table}:{line}: digits" for line in range(2, 7))
+    said = f"none of {len(rows)} recordings can be used: digits ({len(rows) - 1}), missing audio (1){first}"
+    assert str(caught.value) == f"{table}: {said}; and {len(rows) - 5} more, all listed in {refused}"
+    assert len(refused.read_text().splitlines()) == len(rows)
+    assert {path: path.read_bytes() for path in before} == before, "what was there stays, and what is said of it"
+    import_table(good, tmp_path / "out", "ka", licence="CC0-1.0", workers=1)
+    assert not refused.exists()
+
+
+@pytest.mark.parametrize("licence", ["", " ", "CC0-1.0\nMIT"])
+def test_a_licence_that_no_manifest_can_name_is_refused_before_anything(tmp_path: Path, licence: str) -> None:
+    with pytest.raises(DataError, match="a licence is named in SPDX's words"):
+        import_table(tmp_path / "nowhere.csv", tmp_path / "out", "ka", licence=licence)
+
+
+@pytest.mark.parametrize("source", ["", " ", ".", "..", "a/../../b", "a\\b", "own,other", "a\0b", "x" * 101])
+def test_a_source_that_can_name_no_folder_is_refused_before_anything(tmp_path: Path, source: str) -> None:
+    with pytest.raises(DataError, match="a source is a short name"):
+        import_table(tmp_path / "nowhere.csv", tmp_path / "out", "ka", licence="CC0-1.0", source=source)
+
+
+def test_white_space_around_a_source_and_a_licence_is_none_of_them(recordings: Path, tmp_path: Path) -> None:
+    table = written(recordings / "list.csv", listed(recordings))
+    import_table(table, tmp_path / "out", "ka", licence=" CC0-1.0 ", source=" anna ", workers=1)
+    clips = read_manifest(tmp_path / "out/manifest.jsonl", check_files=True)
+    assert {(clip.licence, clip.source) for clip in clips} == {("CC0-1.0", "anna")}
 
 
 def test_the_table_may_say_the_split_and_the_voice(recordings: Path, tmp_path: Path) -> None:
@@ -156,17 +229,28 @@ def test_a_split_that_is_told_of_some_holds_for_all_recordings_of_a_text(recordi
 def test_another_source_is_added(recordings: Path, tmp_path: Path) -> None:
     """Its texts lie where they lay, and what is there already is not there twice."""
     rows = listed(recordings)
-    first = written(recordings / "first.csv", rows[:7])
+    first = written(recordings / "first.csv", [*rows[:7], {**rows[7], "text": "5"}])
     import_table(first, tmp_path / "out", "ka", licence="CC0-1.0", source="anna", workers=1)
     before = read_manifest(tmp_path / "out/manifest.jsonl")
     more = [{**row, "text": rows[number]["text"]} for number, row in enumerate(rows[7:])]
     second = written(recordings / "second.csv", [*more, rows[0]])
-    _, rejects = import_table(second, tmp_path / "out", "ka", licence="CC0-1.0", source="ben", workers=1)
+    broken_off = tmp_path / "out/audio/ka/anna/.x.flac.1.tmp"
+    broken_off.touch()
+    report, rejects = import_table(second, tmp_path / "out", "ka", licence="CC0-1.0", source="ben", workers=1)
     assert [reason for _, reason in rejects] == ["there already, from another source"]
+    assert not broken_off.exists()
     clips = read_manifest(tmp_path / "out/manifest.jsonl")
     assert [clip for clip in clips if clip.source == "anna"] == before
     assert len(clips) == 7 + len(more)
     assert len({(clip.text, clip.split) for clip in clips}) == len({clip.text for clip in clips}) == 7
+    assert report == make_report(clips, [("ka", "digits"), ("ka", "there already, from another source")])
+    written_down = read_left_out(tmp_path / "out/left-out.jsonl")
+    assert [(one.source, one.where) for one in written_down] == [("anna", f"{first}:9"), ("ben", rejects[0][0])]
+    report, _ = import_table(first, tmp_path / "out", "ka", licence="CC0-1.0", source="anna", workers=1)
+    assert report["ka"].rejects.total() == 2, "of the same source, what is left out is replaced as well"
+    assert report["ka"].sources == {"anna": 7, "ben": len(more)}
+    shown = json.loads((tmp_path / "out/report.json").read_text())["ka"]
+    assert (shown["sources"], sum(shown["rejects"].values())) == ({"anna": 7, "ben": len(more)}, 2)
 
 
 def test_a_recording_of_several_texts_is_left_out(recordings: Path, tmp_path: Path) -> None:
@@ -199,7 +283,14 @@ def test_a_folder_tells_of_recordings_without_a_text(recordings: Path, tmp_path:
         (b"path,text\na.wav,x, y\n", "list.csv:2: more cells than the head has columns"),
         (b'path,"te"xt\na.wav,x\n', "list.csv:1: not the head of a table"),
         ("path,text\na.wav,ä\n".encode("latin-1"), "save it as CSV in UTF-8"),
-        (b"path,text\na.wav,x\n", "none of 1 recordings can be used: missing audio"),
+        (b"path,text\na.wav,x\n", "none of 1 recordings can be used: missing audio .*list.csv:2: missing audio"),
+        (b"path,text\n", "none of 0 recordings can be used: it is empty"),
+        (b'path,text\na.wav,x\nb.wav,"x"y\n', "list.csv:3: not a line of a table"),
+        (b"path,text\n\n\na.wav,x,y\n", "list.csv:4: more cells than the head has columns"),
+        (
+            b'path,text\na.wav,x\nb.wav,"x\nc.wav,x\nd.wav,x\n',
+            "list.csv:5: not a line of a table: unexpected end of data, in a row that begins after line 2",
+        ),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, content: bytes, wrong: str) -> None:
@@ -219,6 +310,16 @@ def test_what_is_no_table(tmp_path: Path, content: bytes, wrong: str) -> None:
         ("o’zbek tili", "o'zbek tili"),
         ("'quoted'", "quoted"),
         ("a\u200bb", "ab"),
+        ("Łaʼ tłʼóoʼdi, ʼa ʼ", "ła' tł'óo'di 'a"),
+        ("ʻOkina Hawaiʻi", "ʻokina hawaiʻi"),
+        ("jmɨɨ˥˩ ma˥ma˧.", "jmɨɨ˥˩ ma˥ma˧"),
+        ("ga\ua789a", "ga\ua789a"),
+        ("ג׳ירפה צה״ל סנדוויץ׳.", "ג׳ירפה צה״ל סנדוויץ׳"),
+        ("ג'ירפה צה\"ל", "ג׳ירפה צה״ל"),
+        ('״שלום״, "שלום"', "שלום שלום"),
+        ("二〇二四年，〇", "二〇二四年 〇"),
+        ("Ի՞նչ է։", "ինչ է"),
+        ("ἀλλ᾽ ἐγώ", "ἀλλ ἐγώ"),
     ],
 )
 def test_texts_of_any_language(text: str, normalised: str) -> None:
@@ -239,6 +340,9 @@ def test_a_dot_is_kept_where_it_makes_another_letter(language: str, normalised: 
         ("१२", "digits"),
         ("50 €", "digits"),
         ("a & b", "spoken symbols"),
+        ("a\u00a8b", "spoken symbols"),
+        ("˥", "empty text"),
+        ("Ⅳ", "digits"),
         ("[laughs] a", "stage direction"),
         ("a\ufffdb", "lost letters"),
         ("...", "empty text"),
