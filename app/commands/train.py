@@ -55,6 +55,7 @@ def train_command(
 
     from adapters.config import Norms
     from adapters.errors import DataError
+    from adapters.language import language_tag
     from adapters.record import check_name
     from adapters.store import AdapterStore
     from adapters.training.clips import clips_for
@@ -64,7 +65,7 @@ def train_command(
     from adapters.training.train_config import METHODS, TrainConfig
     from app.commands.console import errors_told, listed
 
-    tags = listed(lang)
+    tags = list(dict.fromkeys(language_tag(tag) or tag for tag in listed(lang)))
     with errors_told():
         if not tags:
             raise DataError("--lang names a language, such as 'de', or several, separated by commas")

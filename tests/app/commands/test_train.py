@@ -35,6 +35,15 @@ def test_it_publishes_an_adapter_whose_record_says_how_it_was_made(manifest, mod
     assert training["config"]["augmentation"]["speed"] == 0.15
 
 
+def test_a_language_has_one_adapter_however_it_is_spelt(manifest, model_folder, tmp_path):
+    models = tmp_path / "mine"
+    shutil.copytree(model_folder / "backbone", models / "backbone")
+    options = ["--data", manifest, "--models", models, "--run", tmp_path / "run", "--bottleneck", 4, "--steps", 1]
+    result = train(*options, "--lang", "Spanish,spa")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (models / "adapters").iterdir()] == ["es"]
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [
