@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,16 +82,18 @@ def write_backbone(
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write ``encoder`` in Hugging Face layout, with its multilingual CTC head, where it has one, beside it as a start
-    for new heads, and ``record``, which says how it came about."""
+    for new heads, and ``record``, which says how it came about. Raises :class:`~adapters.errors.BackboneError` where
+    it cannot be written, on a full disk, say, and ``OSError``."""
     folder.mkdir(parents=True, exist_ok=True)
     if head is None:  # one that lay there would hear nothing in these weights
         for name in (_HEAD, "vocab.json"):
             (folder / name).unlink(missing_ok=True)
-    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
-    encoder.model.save_pretrained(folder, state_dict=state)
+    with _writing(folder):
+        _write_weights(folder, encoder, dtype)
+        if head is not None:
+            linear, vocab = head
+            save_file({name: tensor.detach().to(dtype) for name, tensor in linear.named_parameters()}, folder / _HEAD)
     if head is not None:
-        linear, vocab = head
-        save_file({name: tensor.detach().to(dtype) for name, tensor in linear.named_parameters()}, folder / _HEAD)
         (folder / "vocab.json").write_text(vocab.to_json() + "\n", encoding="utf-8")
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -124,15 +127,25 @@ def write_tuned(
     record = {"started_from": read_record(start), "tuned": made_from}
     with naming(folder / _RECORD):  # first: what is cut off here is written again
         (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
-    try:
-        with naming(folder):
-            encoder.model.save_pretrained(folder, state_dict=state)
-    except SafetensorError as error:
-        raise BackboneError(f"{folder}: the backbone cannot be written: {error}") from error
+    with _writing(folder):
+        _write_weights(folder, encoder, dtype)
     if (start / _PREPROCESSOR).exists():
         shutil.copyfile(start / _PREPROCESSOR, folder / _PREPROCESSOR)
     _let_all_read(folder)
+
+
+def _write_weights(folder: Path, encoder: Encoder, dtype: torch.dtype) -> None:
+    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in encoder.model.state_dict().items()}
+    encoder.model.save_pretrained(folder, state_dict=state)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        with naming(folder):
+            yield
+    except SafetensorError as error:
+        raise BackboneError(f"{folder}: the backbone cannot be written: {error}") from error
 
 
 def _let_all_read(folder: Path) -> None:
