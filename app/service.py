@@ -42,11 +42,6 @@ def make_engine(settings: Settings) -> Engine:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not torch.cuda.is_available():
-        raise SettingsError(f"TONGUES_DEVICE={device}, and no GPU that PyTorch {torch.__version__} can use is here")
-    for store in settings.adapters:
-        if isinstance(store, Path) and not store.exists():
-            _LOG.warning("TONGUES_ADAPTERS: there is no folder %s yet", store)
     on_cpu = device == "cpu"
     dtype = ("float32" if on_cpu else "float16") if settings.dtype == "auto" else settings.dtype
     usual = CPU_BUDGET if on_cpu else replace(GPU_BUDGET, computed=computed_frames)
@@ -82,6 +77,18 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(config, on_step=record_step)
 
 
+def _check(settings: Settings) -> None:
+    """Raises :class:`~app.settings.SettingsError` for a GPU that is not there; folders may still come."""
+    import torch
+
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        version = torch.__version__
+        raise SettingsError(f"TONGUES_DEVICE={settings.device}, and no GPU that PyTorch {version} can use is here")
+    for store in settings.adapters:
+        if isinstance(store, Path) and not store.exists():
+            _LOG.warning("TONGUES_ADAPTERS: there is no folder %s yet", store)
+
+
 class Service:
     """``make`` makes an engine, which :meth:`start` loads and warms up.
 
@@ -110,7 +117,8 @@ class Service:
         begin = time.perf_counter()
         try:
             self.decoders.start()
-            engine = await asyncio.to_thread(self._make, self.settings)  # importing torch takes seconds
+            await asyncio.to_thread(_check, self.settings)  # importing torch takes seconds
+            engine = await asyncio.to_thread(self._make, self.settings)
             await asyncio.to_thread(self.decoders.wait_ready)
             self._starting = engine
             if not self._draining:
