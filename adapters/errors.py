@@ -31,7 +31,8 @@ TonguesError
 ├── EngineError              the engine cannot take or finish a job
 │   ├── QueueFull            no permit left
 │   ├── Draining             shutting down
-│   └── DeadlineExceeded     not finished within its time
+│   ├── DeadlineExceeded     not finished within its time
+│   └── NoDecoder            no process can be had that decodes audio
 └── DataError                a manifest or a corpus that cannot be used, naming the line
 """
 
@@ -173,6 +174,10 @@ class Draining(EngineError):
 
 class DeadlineExceeded(EngineError):
     """The job was not finished within its time."""
+
+
+class NoDecoder(EngineError):
+    """No process that decodes audio can be had for now."""
 
 
 class DataError(TonguesError):

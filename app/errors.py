@@ -125,6 +125,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     method.BankFull: Kind(503, "no_free_seat", retry_after_s=1),
     method.QueueFull: Kind(429, "queue_full", retry_after_s=1),
     method.Draining: Kind(503, "shutting_down", retry_after_s=5),
+    method.NoDecoder: Kind(503, "no_decoder", retry_after_s=5),
     Starting: Kind(503, "starting", retry_after_s=2),
     method.DeadlineExceeded: Kind(504, "deadline_exceeded", retry=False),
     BadParameter: Kind(422, "bad_parameter"),

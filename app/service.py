@@ -150,11 +150,12 @@ class Service:
             self.decoders.close()
 
     async def drain(self) -> None:
-        """Take nothing new, finish what runs."""
+        """Take nothing new, finish what runs. The server has waited for requests before: those that are left wait for
+        audio in vain."""
         self._draining = True
+        await asyncio.to_thread(self.decoders.close)
         if self._engine is not None:
             await self._engine.drain()
-        await asyncio.to_thread(self.decoders.close)
 
     @property
     def failed(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adapters.errors import EngineError
+from adapters.errors import NoDecoder
 from app.audio.process import MOST_CPU_S
 from app.audio.source import Samples
 from app.audio.wire import Answer, receive, send
@@ -28,11 +28,12 @@ _log = logging.getLogger("tongues")
 
 
 class DecoderLost(Exception):
-    """The process has ended; ``in_work``: while it did what is asked here, rather than before."""
+    """The process has ended; ``in_work``: while it did what is asked here, rather than before; ``never_up``: why it
+    could never be asked."""
 
-    def __init__(self, *, in_work: bool) -> None:
+    def __init__(self, *, in_work: bool, never_up: NoDecoder | None = None) -> None:
         super().__init__("a process that decodes has ended")
-        self.in_work = in_work
+        self.in_work, self.never_up = in_work, never_up
 
 
 class Told(NamedTuple):
@@ -86,13 +87,12 @@ class DecodingProcess:
         return len(self._asked)
 
     def wait_ready(self) -> None:
-        """Until it can be asked. Raises :class:`~adapters.errors.EngineError` where it never can, and
+        """Until it can be asked. Raises :class:`~adapters.errors.NoDecoder` where it never can, and
         :class:`DecoderLost` where it was ended before."""
         self._ready.result()
 
     def ask(self, number: int, fields: dict[str, Any], content: bytes = b"", file: int = -1) -> Told:
-        """Its answer about recording ``number``. Raises :class:`DecoderLost`, and
-        :class:`~adapters.errors.EngineError` where it never came up."""
+        """Its answer about recording ``number``. Raises :class:`DecoderLost`."""
         question = _Question(number, Future())
         with self._sending:
             if self.lost:
@@ -139,16 +139,18 @@ class DecodingProcess:
         why = self._ended()
         if not (meant or self._ready.done()):
             _log.error("a process that decodes audio does not start: %s", why)
-            error = EngineError(f"a process that decodes audio does not start: {why}")
+            error = NoDecoder(f"a process that decodes audio does not start: {why}")
             self._ready.set_exception(error)
         elif not meant:
             _log.warning("a process that decodes audio was lost: %s", why)
             DECODERS_LOST.inc()
         elif not self._ready.done():
             self._ready.set_exception(DecoderLost(in_work=False))
-        never_up = self._ready.exception()
+        failed = self._ready.exception()
+        never_up = failed if isinstance(failed, NoDecoder) else None
         for place, question in enumerate(self._asked):
-            question.told.set_exception(never_up or DecoderLost(in_work=place == 0 and not meant))
+            in_work = place == 0 and not (meant or failed)
+            question.told.set_exception(DecoderLost(in_work=in_work, never_up=never_up))
         self._asked.clear()
 
     def _hand_out(self) -> None:

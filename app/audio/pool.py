@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from adapters.errors import Draining, EngineError
+from adapters.errors import Draining, NoDecoder
 from app.audio.child import DecoderLost, DecodingProcess
 from app.audio.recording import Recording
 
@@ -46,7 +46,7 @@ class Decoders:
             self._fill()
 
     def wait_ready(self) -> None:
-        """Until those that were started can decode. Raises :class:`~adapters.errors.EngineError` where one never
+        """Until those that were started can decode. Raises :class:`~adapters.errors.NoDecoder` where one never
         can."""
         with self._books:
             started = list(self._processes)
@@ -58,7 +58,7 @@ class Decoders:
         """Decodes the first seconds, and waits for that: what is no audio is refused before it costs compute.
 
         Raises :class:`~adapters.errors.AudioError` of every kind, as :class:`~app.audio.source.AudioSource` does,
-        :class:`~adapters.errors.Draining` once closed, and :class:`~adapters.errors.EngineError` where no process can
+        :class:`~adapters.errors.Draining` once closed, and :class:`~adapters.errors.NoDecoder` where no process can
         be started. ``file`` stays the caller's, who leaves it alone until the recording is closed.
         """
         return Recording(self.least_busy, file, max_audio_s)
@@ -87,4 +87,4 @@ class Decoders:
             except OSError as error:
                 if self._processes:  # fewer do as well, for a while
                     return
-                raise EngineError(f"a process that decodes audio cannot be started: {error}") from error
+                raise NoDecoder(f"a process that decodes audio cannot be started: {error}") from error

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 import numpy as np
 
 import adapters.errors
-from adapters.errors import AudioError, BrokenAudio, EngineError
+from adapters.errors import AudioError, BrokenAudio
 from app.audio.child import DecoderLost, DecodingProcess, Told
 from app.audio.process import MOST_CPU_S
 from app.audio.source import BLOCK_SAMPLES, Samples
@@ -75,7 +75,7 @@ class Recording:
                 process.holds(-1)
                 try:
                     process.ask(self._number, {"do": "close"})
-                except (DecoderLost, EngineError):
+                except DecoderLost:
                     return
 
     def __enter__(self) -> Self:
@@ -86,12 +86,15 @@ class Recording:
 
     def _fetch(self) -> None:
         """The next seconds; in another process where the one that had it is lost."""
-        lost = 0
+        lost = tried = 0
         while not (self._held.size or self._ended):
             try:
                 self._take(self._asked())
             except DecoderLost as error:
                 self._process = None
+                tried += error.never_up is not None
+                if error.never_up is not None and tried > 1:
+                    raise error.never_up from error
                 lost += error.in_work
                 if lost > 1:
                     self._ended = True

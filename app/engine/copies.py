@@ -7,6 +7,7 @@ thread alone.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections import OrderedDict
@@ -25,6 +26,7 @@ log = logging.getLogger("tongues.engine")
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _READERS, _FETCHERS = 2, 8
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})  # of the machine, not of the adapter
 _MOST_FAILURES = 1_000  # that are remembered, of versions that may never be asked for again
 
 
@@ -146,7 +148,8 @@ class HostCopies:
 def _failure(adapter: RegisteredAdapter, error: Exception) -> AdapterError:
     """What is kept of it, and told. It holds no frames, and so nothing of those who asked or of what was read."""
     if isinstance(error, AdapterError):
-        return _anew(error)
+        passing = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING
+        return AdapterAway(error.name, error.reason) if passing else _anew(error)
     kind = AdapterAway if adapter.store.remote else AdapterCorrupt
     said = reason(error)
     return kind(adapter.name, said if isinstance(error, TonguesError) else f"{type(error).__name__}: {said}")

@@ -13,6 +13,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ from app.engine.candidates import Candidates
 from app.engine.config import EngineConfig
 from app.engine.hands import Hands
 from app.engine.hearing import Answer, Hearing
+from app.engine.job import worn_of
 from app.engine.lanes import Lanes, Step
 from app.engine.permits import Permits
 from app.engine.publishing import Publishing
@@ -68,6 +70,7 @@ class Engine:
         self._on_step = on_step or (lambda step: None)
         self._permits = Permits(config.max_requests)
         self._searches = Searches(usable_cores())
+        self._pulls = ThreadPoolExecutor(config.max_requests, thread_name_prefix="audio")
         self._ids = itertools.count()
         self._given_up = threading.Event()
         self._scheduler = Scheduler(config.budget, config.lanes)
@@ -88,7 +91,7 @@ class Engine:
         self.ready = True
 
     async def _start(self) -> None:
-        self._stops.append(self._searches.stop)
+        self._stops += [self._searches.stop, self._stop_pulling]
         self.encoder, self.registry, self.head = await asyncio.to_thread(self._load)
         bank = Bank(
             self.encoder.size,
@@ -170,6 +173,8 @@ class Engine:
         :class:`~adapters.errors.DeadlineExceeded`.
         """
         self.check_seats(adapters)
+        if not self.residency.fits([worn_of(adapter) for adapter in adapters]):
+            raise BankFull("of the adapters side by side a pinned one has a newer version by now: ask again")
         telling = among_named(self.head, adapters) if adapters else self._any_language()
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
@@ -183,6 +188,7 @@ class Engine:
                         self.config.window,
                         decoding,
                         in_flight=self.config.windows_in_flight,
+                        pulls=self._pulls,
                     )
                     return await hearing.answer(audio)
         except TimeoutError as error:
@@ -235,6 +241,9 @@ class Engine:
         if self.head is None:
             raise LanguageRequired(self.no_head)
         return any_language(self.head, self.registry, most=self.config.max_seats - len(self.config.pinned))
+
+    async def _stop_pulling(self) -> None:
+        self._pulls.shutdown(wait=False, cancel_futures=True)
 
     # --- start ---
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from adapters.loaded import LoadedAdapter
 from adapters.registry import RegisteredAdapter
-from app.engine.job import Worn
-from app.engine.residency import Residency, worn_of
+from app.engine.job import Worn, worn_of
+from app.engine.residency import Residency
 
 
 class Fetches:

@@ -12,9 +12,9 @@ from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Begun
 from adapters.registry import RegisteredAdapter
 from adapters.windows import Window
-from app.engine.job import Job, Part
+from app.engine.job import Job, Part, worn_of
 from app.engine.lanes import Lanes
-from app.engine.residency import Residency, worn_of
+from app.engine.residency import Residency
 from app.engine.runner import Paths
 
 

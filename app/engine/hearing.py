@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -54,6 +55,11 @@ class _Sent:
     names: list[str]
     paths: asyncio.Future[Paths] | None
 
+    def forget(self) -> None:
+        """Nobody asks how it ends, which asyncio would complain of in the log where that is a failure."""
+        if self.paths is not None:
+            self.paths.add_done_callback(lambda paths: paths.cancelled() or paths.exception())
+
 
 @dataclass(frozen=True)
 class _Heard:
@@ -64,7 +70,8 @@ class _Heard:
 
 
 class Hearing:
-    """One recording in its ``candidates``; ``in_flight`` windows at a time."""
+    """One recording in its ``candidates``; ``in_flight`` windows at a time. ``pulls``: threads that may wait for
+    audio."""
 
     def __init__(
         self,
@@ -76,7 +83,9 @@ class Hearing:
         decoding: Decoding = GREEDY,
         *,
         in_flight: int,
+        pulls: Executor,
     ) -> None:
+        self._pulls = pulls
         self._candidates, self._hands, self._searches, self._decoding = candidates, hands, searches, decoding
         self._geometry, self._shape, self._in_flight = geometry, shape, in_flight
         self._heard: list[_Heard] = []
@@ -98,16 +107,20 @@ class Hearing:
         await self._candidates.known()
         await self._check()
         sent: deque[_Sent] = deque()
-        while pulled:
-            if self._candidates.asks_head:
-                await self._tell_language(windows, pulled, at_once=at_once)
-            for window in pulled:
-                while len(sent) >= self._in_flight or (sent and self._to_be_decided):
-                    await self._take_in(sent.popleft())
-                sent.append(await self._send(window))
-            pulled = await self._pull(windows, at_once=at_once)
-        for one in sent:
-            await self._take_in(one)
+        try:
+            while pulled:
+                if self._candidates.asks_head:
+                    await self._tell_language(windows, pulled, at_once=at_once)
+                for window in pulled:
+                    while len(sent) >= self._in_flight or (sent and self._to_be_decided):
+                        await self._take_in(sent.popleft())
+                    sent.append(await self._send(window))
+                pulled = await self._pull(windows, at_once=at_once)
+            while sent:
+                await self._take_in(sent.popleft())
+        finally:
+            for one in sent:  # nobody asks any more what becomes of them
+                one.forget()
         if not self._heard:
             raise AudioTooShort(
                 f"{counted.samples} samples at {SAMPLE_RATE} Hz; at least {self._geometry.receptive_field} are needed"
@@ -121,9 +134,13 @@ class Hearing:
         if self._ended:
             return []
         following = islice(windows, self._in_flight)
-        pulled = list(following) if at_once else await asyncio.to_thread(list, following)
+        pulled = list(following) if at_once else await self._pulled(following)
         self._ended = len(pulled) < self._in_flight
         return pulled
+
+    async def _pulled(self, following: Iterator[Window]) -> list[Window]:
+        """In a thread of its own: who is cancelled waits for no decoder, and others wait for none that hangs."""
+        return await asyncio.get_running_loop().run_in_executor(self._pulls, list, following)
 
     async def _tell_language(self, windows: Iterator[Window], pulled: list[Window], *, at_once: bool) -> None:
         """By the longest window of those that follow, ``pulled`` ones and others that are added to them, if anything is

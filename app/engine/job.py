@@ -9,6 +9,7 @@ from adapters.windows import Window
 
 if TYPE_CHECKING:
     from adapters.encoder import Frames
+    from adapters.registry import RegisteredAdapter
 
 Stage = Literal["queued", "batched", "started", "finished"]
 Part = Literal["whole", "trunk", "top"]
@@ -20,6 +21,11 @@ class Worn:
 
     name: str
     version: str
+
+
+def worn_of(adapter: RegisteredAdapter) -> Worn:
+    """What jobs bound to this version of the adapter carry."""
+    return Worn(adapter.name, adapter.version)
 
 
 @dataclass

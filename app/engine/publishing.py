@@ -27,8 +27,8 @@ from adapters.record import AdapterRecord
 from adapters.registry import RegisteredAdapter, Registry, Snapshot, Store
 from adapters.store import AdapterStore
 from app.engine.fetches import Fetches
-from app.engine.job import Worn
-from app.engine.residency import Residency, worn_of
+from app.engine.job import Worn, worn_of
+from app.engine.residency import Residency
 
 log = logging.getLogger("tongues.engine")
 

@@ -27,13 +27,12 @@ from adapters.bank import Bank, Seat
 from adapters.loaded import LoadedAdapter
 from adapters.registry import RegisteredAdapter
 from app.engine.copies import HostCopies
-from app.engine.job import Worn
+from app.engine.job import Worn, worn_of
 from app.engine.whereabouts import Whereabouts, unloaded
 
 log = logging.getLogger("tongues.engine")
 
 PATIENCE_S = 1.0
-
 Want = tuple[Worn, ...]
 
 
@@ -41,11 +40,6 @@ Want = tuple[Worn, ...]
 class _Seated:
     seat: Seat
     references: int = 0
-
-
-def worn_of(adapter: RegisteredAdapter) -> Worn:
-    """What jobs bound to this version of the adapter carry."""
-    return Worn(adapter.name, adapter.version)
 
 
 class Residency:
@@ -108,6 +102,10 @@ class Residency:
 
     # --- batches ---
 
+    def fits(self, want: Iterable[Worn]) -> bool:
+        """Whether these can be on the device at once, beside what is pinned now."""
+        return len(self._pinned.union(want)) <= self._max_seats
+
     def seatable(self, want: Want, now: float) -> bool:
         """Whether a batch may wear these, which some request holds, all at once; else they wait for it from now on.
         Nobody loses a seat here: :meth:`serve` is for when the batch has taken its references."""
@@ -150,6 +148,8 @@ class Residency:
         older: set[Worn] = set()
         unused = self._unused()
         for want, since in list(self._wants.items()):
+            if not self.fits(want):  # since a pin went to a newer version: nobody makes room in vain
+                continue
             impatient = now - since >= self._patience_s
             if not impatient and not self._room(1, unused, held=held):
                 break  # nor is there any for who came later
@@ -241,8 +241,8 @@ class Residency:
 
     def _unused(self) -> dict[Worn, None]:
         """Seats that may be given away: those that no request holds before others, the longest unused first."""
-        found = [worn for worn in self._unpinned() if not self._seated[worn].references]
-        return dict.fromkeys(sorted(found, key=lambda worn: worn in self._held))
+        found = (worn for worn in self._unpinned() if not self._seated[worn].references)
+        return dict.fromkeys(sorted(found, key=self._held.__contains__))
 
     def _room(self, count: int, unused: dict[Worn, None], *, held: bool) -> bool:
         """Whether ``count`` seats are free, or can be had of ``unused``; ``held``: of those too that requests hold."""
@@ -271,8 +271,8 @@ class Residency:
 
     async def _seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
         try:
-            config, tensors = loaded.record.config, loaded.tensors
-            seat = await asyncio.get_running_loop().run_in_executor(self._seater, self._bank.seat, config, tensors)
+            loop, config = asyncio.get_running_loop(), loaded.record.config
+            seat = await loop.run_in_executor(self._seater, self._bank.seat, config, loaded.tensors)
         except Exception as error:
             log.exception("%s cannot be seated", worn.name)
             for want in [want for want in self._wants if worn in want]:

@@ -19,10 +19,10 @@ from adapters.errors import AdapterError, BankFull, EngineError
 from adapters.frontend import SAMPLE_RATE
 from adapters.registry import RegisteredAdapter
 from app.engine.config import EngineConfig
-from app.engine.job import Worn
+from app.engine.job import Worn, worn_of
 from app.engine.lanes import Lanes
 from app.engine.pace import Pace
-from app.engine.residency import Residency, worn_of
+from app.engine.residency import Residency
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 

@@ -17,7 +17,8 @@ from adapters.config import BackboneSize
 from adapters.mms_store import MmsStore
 from adapters.registry import Registry
 from adapters.repository import Folder
-from app.engine.residency import Residency, worn_of
+from app.engine.job import worn_of
+from app.engine.residency import Residency
 from benchmarks.memory import resident_bytes
 from tests.app.engine.tiers import bind, settled
 

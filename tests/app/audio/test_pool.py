@@ -19,7 +19,7 @@ import pytest
 from adapters.errors import (
     BrokenAudio,
     Draining,
-    EngineError,
+    NoDecoder,
 )
 from app.audio.pool import Decoders
 from app.metrics import DECODERS_LOST
@@ -139,8 +139,20 @@ def test_a_process_that_does_not_start_is_not_the_files_fault() -> None:
     decoders = Decoders(1, [sys.executable, "-c", "raise SystemExit(3)"])
     for _ in range(2):
         error = refused(decoders, recording("opus"))
-        assert isinstance(error, EngineError)
+        assert isinstance(error, NoDecoder)
         assert "exit status 3" in str(error)
+    decoders.close()
+
+
+def test_one_that_ends_while_it_comes_up_is_no_end_while_another_does_not(tmp_path: Path) -> None:
+    """The system may have killed it for its memory: nobody was heard by it yet."""
+    mark = tmp_path / "there was one"
+    first = (
+        f"import pathlib\nmark = pathlib.Path({str(mark)!r})\nif not mark.exists():\n    mark.touch()\n    exit(9)\n"
+    )
+    decoders = Decoders(1, [sys.executable, "-c", first + FAULTS])
+    opened(decoders, recording("opus", 2.0)).close()
+    assert mark.exists()
     decoders.close()
 
 
@@ -151,7 +163,7 @@ def test_one_that_cannot_be_started_is_no_end_while_another_lives(faulty: Decode
     opened(faulty, data).close()
     os.kill(only(faulty), signal.SIGKILL)
     error = refused(faulty, data)
-    assert isinstance(error, EngineError)
+    assert isinstance(error, NoDecoder)
     assert "cannot be started" in str(error)
 
 

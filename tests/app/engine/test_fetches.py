@@ -8,7 +8,8 @@ import pytest
 
 from adapters.errors import AdapterCorrupt
 from app.engine.fetches import Fetches
-from app.engine.residency import Residency, worn_of
+from app.engine.job import worn_of
+from app.engine.residency import Residency
 from tests.app.engine.tiers import AFAR, Clock, Files, adapter, residency
 
 pytestmark = pytest.mark.anyio

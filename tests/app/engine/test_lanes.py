@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from adapters.errors import AdapterFormatError, TonguesError
-from app.engine.job import Job
+from app.engine.job import Job, worn_of
 from app.engine.pulse import MOST_MISSES
-from app.engine.residency import worn_of
 from tests.app.engine.test_traffic import WINDOW
 from tests.app.engine.tiers import adapter
 from tests.app.engine.workshop import BUG, Broken, Workshop, quiet

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from adapters.bank import Bank
-from app.engine.residency import Residency, worn_of
+from app.engine.job import worn_of
+from app.engine.residency import Residency
 from app.engine.whereabouts import Whereabouts
 from tests.app.engine.tiers import SIZE, Files, adapter, bind, residency, settled, take, taken
 
@@ -151,6 +152,27 @@ async def test_what_is_pinned_never_leaves():
         assert await take(tiers, worn_of(one))
         tiers.release([(worn_of(one),)], 0.0)
     assert tiers.where(pinned).where != "device"
+
+
+async def test_what_no_longer_fits_beside_a_pin_makes_no_room_in_vain():
+    """A request for three came before the one of them that is pinned had a newer version, and is heard after it."""
+    tiers = residency(Files(), seats=3)
+    first, second = adapter("es"), adapter("es", "2")
+    await tiers.pin(first)
+    for one in (first, *map(adapter, ["fr", "ru"])):
+        await bind(tiers, one)
+    three = tuple(map(worn_of, [first, adapter("fr"), adapter("ru")]))
+    assert tiers.fits(three)
+    assert await take(tiers, worn_of(adapter("fr")))
+    tiers.release([(worn_of(adapter("fr")),)], 0.0)
+    await tiers.pin(second)
+    tiers.unpin(worn_of(first))
+    assert not tiers.fits(three)
+    assert not tiers.seatable(three, 0.0)
+    for name in ("de", "it", "nl"):  # it never will be, and others come and go
+        await bind(tiers, adapter(name))
+        assert await take(tiers, worn_of(adapter(name)), now=100.0)
+        tiers.release([(worn_of(adapter(name)),)], 100.0)
 
 
 async def test_a_retired_version_goes_when_its_last_request_does():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import traceback
 import weakref
@@ -15,7 +16,8 @@ from adapters.config import BackboneSize
 from adapters.errors import AdapterAway, AdapterCorrupt, AdapterError
 from adapters.registry import Registry
 from adapters.store import AdapterStore
-from app.engine.residency import Residency, worn_of
+from app.engine.job import worn_of
+from app.engine.residency import Residency
 from app.engine.whereabouts import Whereabouts
 from tests.app.engine.tiers import AFAR, BYTES, NOWHERE, Clock, Files, adapter, bind, residency, take
 from tests.builders import make_model
@@ -147,6 +149,16 @@ async def test_what_failed_holds_nothing_of_those_who_asked():
     await asyncio.sleep(0)  # the loop lets go of what it has just handed over
     gc.collect()
     assert not [one for one in asked if one() is not None]
+
+
+async def test_a_shortage_of_the_machine_passes():
+    """What could not be read for it is not called broken: who asks is told to ask again."""
+    files = Files()
+    corrupt = AdapterCorrupt("es", "weights cannot be read: Too many open files")
+    corrupt.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    files.bugs["es"] = corrupt
+    with pytest.raises(AdapterAway, match="Too many open files"):
+        await bind(residency(files), adapter("es"))
 
 
 @pytest.mark.parametrize("far", [False, True])

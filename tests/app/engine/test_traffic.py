@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from adapters.bank import Seat
 from adapters.windows import Window
-from app.engine.job import Batch, Job, Worn
-from app.engine.residency import Residency, worn_of
+from app.engine.job import Batch, Job, Worn, worn_of
+from app.engine.residency import Residency
 from app.engine.scheduler import Budget, Scheduler
 from tests.app.engine.tiers import CONFIG, Files, adapter, settled
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from adapters.bank import Bank, Seat
-from app.engine.job import Batch, Job
+from app.engine.job import Batch, Job, worn_of
 from app.engine.lanes import Lanes, Step
-from app.engine.residency import Residency, worn_of
+from app.engine.residency import Residency
 from app.engine.runner import Ran
 from app.engine.scheduler import Budget, Scheduler
 from tests.app.engine.test_traffic import WINDOW
