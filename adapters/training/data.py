@@ -191,13 +191,13 @@ class Augmentation:
 
 def through_telephone(samples: np.ndarray) -> np.ndarray:
     """8 kHz, 8-bit mu-law (ITU-T G.711) and back, (N,) -> (N,) float32."""
-    narrow = soxr.resample(samples, SAMPLE_RATE, 8000, quality="LQ")
+    narrow = soxr.resample(samples, SAMPLE_RATE, 8000)
     peak = float(np.abs(narrow).max(initial=1e-6))
     x = narrow / peak
     mu = 255.0
     coded = np.round((np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) + 1) * 127.5) / 127.5 - 1
     x = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(mu)) / mu
-    wide = soxr.resample((x * peak).astype(np.float32), 8000, SAMPLE_RATE, quality="LQ")
+    wide = soxr.resample((x * peak).astype(np.float32), 8000, SAMPLE_RATE)
     return np.resize(wide, samples.size) if wide.size >= samples.size else np.pad(wide, (0, samples.size - wide.size))
 
 

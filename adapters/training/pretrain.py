@@ -38,7 +38,7 @@ from adapters.training.pretrain_batches import Prepared, StageBatches
 from adapters.training.pretrain_config import PretrainConfig, Stage
 from adapters.training.processes import join_processes, share_gradients, wait_for_processes
 from adapters.training.progress import Progress
-from adapters.training.run_folder import claim, load_checkpoint, save_checkpoint
+from adapters.training.run_folder import claim, load_checkpoint, noted, save_checkpoint
 from adapters.training.schedule import schedule
 
 _SAVE_EVERY, _SAVE_APART_S = 100, 60.0
@@ -95,7 +95,10 @@ class _Run:
         dev = some_of_each(list(heard), _DEV_CLIPS)
         self.clips = AudioCache(train, manifest.parent / "cache")
         self.dev = AudioCache(dev, manifest.parent / "cache")
+        self.trained = self._is_trained()
         self.started_from = read_record(Path(config.start)) if config.start is not None else None
+        if self.trained:  # and may have written over its start, or be in the midst of it
+            self.started_from = noted(folder).get("started_from")
         made_from = {**asdict(config), "data": self.clips.key, "texts": text_key(train), "processes": self.world}
         claim(folder, {**made_from, "started_from": self.started_from}, rank=self.rank)
         torch.manual_seed(config.seed)
@@ -104,13 +107,19 @@ class _Run:
         weights = config.intermediate_weight, config.consistency_weight
         sounds = sounds_of(train) if config.halfway == "sounds" else None
         self.ctc = Ctc(self.clips, geometry, self.languages, size, *weights, sounds)
-        if config.start is not None:
+        if config.start is not None and not self.trained:
             start_backbone(Path(config.start), self.encoder)
             start_head(Path(config.start), self.ctc.vocab, self.ctc.letters.weight, self.ctc.letters.bias)
         self.objectives = {stage: self._objective(stage) for stage, one in config.stages.items() if one.steps}
         for objective in [self.ctc, *self.objectives.values()]:
             objective.head.to(device)
         self.average: list[Tensor] = []
+
+    def _is_trained(self) -> bool:
+        """Whether all steps are done, and only what came of them may have to be written."""
+        *_, (last, stage) = [item for item in self.config.stages.items() if item[1].steps]
+        state = load_checkpoint(self.folder / f"{last}.pt", "cpu")
+        return state is not None and int(state["step"]) >= stage.steps
 
     def _objective(self, stage: Stage) -> Objective:
         config, clips, count = self.config, self.clips.clips, len(self.clips)

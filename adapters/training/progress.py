@@ -6,9 +6,10 @@ Where TensorBoard is installed, its curves lie beside the file.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from rich.console import Console
 
 from adapters.durable import naming
 from adapters.errors import DataError
-from adapters.training.manifest import read_json_lines
 
 _MOST_SKIPPED = 50
 
@@ -35,9 +35,11 @@ def step_seconds(path: Path) -> float:
     """How long all steps of the run took whose figures lie at ``path``, in whatever sittings, without what was
     :meth:`~Progress.paused`; steps that a kill made it take again count once."""
     taken: dict[tuple[str, int], float] = {}
-    for _, line in read_json_lines(path):
-        if isinstance(line, dict) and "seconds" in line:
-            taken[line["stage"], line["step"]] = line["seconds"]
+    for text in path.read_bytes().splitlines():
+        with suppress(ValueError):  # one that a full disk cut off
+            line = json.loads(text)
+            if isinstance(line, dict) and "seconds" in line:
+                taken[line["stage"], line["step"]] = line["seconds"]
     return sum(taken.values())
 
 
@@ -108,8 +110,9 @@ class Progress:
     def note(self, step: int, **figures: Any) -> None:
         """Record figures at once."""
         line = {"stage": self._stage, "step": step, "of": self._steps, **figures}
-        with naming(self._path), self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with naming(self._path), self._path.open("a+b") as file:
+            torn = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
         if self._board is not None:
             for name, value in figures.items():
                 for part, number in value.items() if isinstance(value, dict) else [("", value)]:

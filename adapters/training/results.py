@@ -158,11 +158,9 @@ def run_trial(
     heard = [line for _, line in read_json_lines(run / "test.jsonl") if isinstance(line, dict)]
     texts, said = [line["text"] for line in heard], [line["heard"] for line in heard]
     characters, words = Edits.of_characters(texts, said), Edits.of_words(texts, said)
-    shutil.rmtree(run / "out", ignore_errors=True)
-    (run / "checkpoint.pt").unlink(missing_ok=True)
     told = record.training or {}
     columns = zip(characters.edits, characters.lengths, words.edits, words.lengths, strict=True)
-    return Outcome(
+    outcome = Outcome(
         trial=trial.name,
         language=trial.language,
         config=json.loads(json.dumps(asdict(trial.config))),
@@ -176,3 +174,6 @@ def run_trial(
         on=trial.on,
         edits=[(int(a), int(b), int(c), int(d)) for a, b, c, d in columns],
     )
+    shutil.rmtree(run / "out", ignore_errors=True)
+    (run / "checkpoint.pt").unlink(missing_ok=True)
+    return outcome

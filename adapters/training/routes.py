@@ -193,7 +193,7 @@ def table(made: Iterable[Made]) -> str:
     for one in sorted(made, key=lambda one: _mean(one.dev_cer)):
         best.setdefault((one.route, one.updates[0], one.halfway), one)
     lines = [
-        "| what comes before the letters | updates, then of CTC | learning rate | hours of audio | minutes |"
+        "| what comes before the letters | updates, then of CTC | learning rate | hours of audio, at most | minutes |"
         " dev CER after adapters | test CER |",
         "|---|---|---|---|---|---|---|",
     ]

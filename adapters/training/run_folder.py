@@ -41,12 +41,19 @@ def claim(folder: Path, made_from: Mapping[str, Any], *, rank: int = 0) -> None:
     if not path.exists():
         write_text_atomically(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = noted(folder)
     other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if other:
         raise DataError(
             f"{folder}: holds a run that differs in {', '.join(other)}; take another folder for this one, or remove it"
         )
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """What the run in ``folder`` is made from; nothing where there is none."""
+    path = folder / _RECORD
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -167,7 +167,8 @@ class _Run:
         model, optimiser = together.prepare(trainee, optimiser)
         progress = Progress(self.folder / "progress.jsonl", self.language, config.steps, step, every=100)
         if step == 0:  # with the backbone's own head for a start, it may be the best already
-            best_cer = self._cer()
+            with progress.paused():
+                best_cer = self._cer()
             if self.first:
                 progress.note(step, dev_cer=round(best_cer, 4))
         for rows in self.batches[step:]:

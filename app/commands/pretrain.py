@@ -27,10 +27,11 @@ def pretrain_command(
     ] = 5_800,
     batch_s: Annotated[float, typer.Option(help="Seconds of audio an update, over all processes.")] = 24.0,
     lr: Annotated[float, typer.Option(min=0, max=1, help="Highest learning rate of both stages.")] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides everything random.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Backbone folder to go on from, instead of from nothing.")] = None,
     balance: Annotated[
-        float, typer.Option(help="0 draws clips as they come, 1 every language for equally long.")
+        float,
+        typer.Option(help="0 draws clips as they come, 1 each language equally long, none over 4 times as often."),
     ] = 0.5,
     dropout: Annotated[
         float, typer.Option(min=0, max=0.9, help="Of sublayers, against learning clips by heart.")

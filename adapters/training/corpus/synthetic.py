@@ -78,7 +78,9 @@ def synthesise(
         progress(len(kept) + done, len(jobs))
         if take is not None:
             made.append(_clip(job, take))
-    made += [clip for clip in known.values() if clip.language not in languages and clip.path.exists()]
+    tested = {clip.text for clip in clips if clip.split != "train"}  # by what is recorded now
+    others = (clip for clip in known.values() if clip.language not in languages and clip.text not in tested)
+    made += [clip for clip in others if clip.path.exists()]
     without = {clip.language for clip in made} - {clip.language for clip in clips}
     splits = split_texts((clip.language, clip.text, clip.seconds) for clip in made if clip.language in without)
     found = []

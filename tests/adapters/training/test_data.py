@@ -237,6 +237,13 @@ def test_a_telephone_line_keeps_the_length_and_drops_what_lies_above_4_khz(count
         assert np.corrcoef(heard[200:-200], low[200:-200])[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("hz", [500, 3_000, 3_400])
+def test_a_telephone_line_is_flat_up_to_the_end_of_its_band(hz):
+    tone = 0.4 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000).astype(np.float32)
+    middle = slice(2_000, -2_000)
+    assert 20 * np.log10(through_telephone(tone)[middle].std() / tone[middle].std()) == pytest.approx(0, abs=0.5)
+
+
 @pytest.mark.parametrize(
     ("samples", "rate", "wrong"),
     [

@@ -13,6 +13,7 @@ import torch
 
 from adapters.backbone import load_backbone, read_normalised
 from adapters.errors import BackboneError, DataError
+from adapters.training import backbone_folder
 from adapters.training import pretrain as module
 from adapters.training.data import Augmentation
 from adapters.training.manifest import read_manifest, write_manifest
@@ -269,6 +270,24 @@ def test_a_run_may_start_from_a_backbone(tones, tmp_path, through):
         before, after = (safetensors.torch.load_file(folder / file) for folder in (through, tmp_path / "backbone"))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before), file  # -0.0 may have become 0.0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_may_write_over_what_it_started_from(tones, tmp_path, monkeypatch, through, killed):
+    """Whole, or killed while it does: the same call again makes the same."""
+    config = replace(SHORT, stages={"ctc": StageConfig(3, 8.0, 3e-3, 0.02, VARIED)})
+    pretrain(tones, tmp_path / "run", tmp_path / "apart", replace(config, start=str(through)))
+    place = shutil.copytree(through, tmp_path / "backbone")
+    config = replace(config, start=str(place))
+    if killed:
+        with monkeypatch.context() as patched:
+            patched.setattr(backbone_folder, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(tones, tmp_path / "over", place, config)
+    for _ in range(2):
+        pretrain(tones, tmp_path / "over", place, config)
+        for file in ("model.safetensors", "head.safetensors"):
+            assert (place / file).read_bytes() == (tmp_path / "apart" / file).read_bytes()
 
 
 def test_a_backbone_of_another_shape_is_no_start(tones, tmp_path, through):

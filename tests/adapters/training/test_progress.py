@@ -43,6 +43,20 @@ def test_steps_that_a_kill_made_it_take_again_count_once(tmp_path, clock):
     assert step_seconds(tmp_path / "progress.jsonl") == 2 * 1.0 + 4 * 3.0
 
 
+def test_a_line_that_a_full_disk_cut_off_spoils_no_other(tmp_path, clock):
+    progress = Progress(tmp_path / "progress.jsonl", "es", 4, 0, every=2)
+    for step in (1, 2):
+        clock[0] += 1.0
+        progress.update(step, audio_s=10.0)
+    with (tmp_path / "progress.jsonl").open("a") as file:
+        file.write('{"stage": "es", "step"')
+    again = Progress(tmp_path / "progress.jsonl", "es", 4, 2, every=2)
+    for step in (3, 4):
+        clock[0] += 1.0
+        again.update(step, audio_s=10.0)
+    assert step_seconds(tmp_path / "progress.jsonl") == 4.0
+
+
 def test_rows_that_were_too_short_are_told(tmp_path, clock):
     progress = Progress(tmp_path / "progress.jsonl", "es", 4, 0, every=2)
     for step, rows in enumerate((0, 0, 2, 1), start=1):

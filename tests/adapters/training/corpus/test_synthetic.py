@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,11 @@ def test_a_corpus_keeps_away_from_what_is_tested_on(tree, recorded, tmp_path):
     for alone in ("en", "de"):
         assert synthesise(recorded, out, [alone], tree, takes=2, workers=1) == clips, "of the other, all stays"
     assert {clip.path: clip.path.read_bytes() for clip in clips} == before
+    recordings = read_manifest(recorded)
+    kept = next(clip for clip in recordings if clip.split == "train" and clip.text in {c.text for c in english})
+    write_manifest(recorded, [replace(c, split="test") if c is kept else c for c in recordings])
+    later = synthesise(recorded, out, ["de"], tree, takes=2, workers=1)
+    assert kept.text not in {clip.text for clip in later}, "as it is tested on now"
 
 
 def write_messages(path: Path, messages: dict[str, str]) -> None:
