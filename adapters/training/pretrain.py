@@ -117,9 +117,9 @@ class _Run:
 
     def _is_trained(self) -> bool:
         """Whether all steps are done, and only what came of them may have to be written."""
-        *_, (last, stage) = [item for item in self.config.stages.items() if item[1].steps]
-        state = load_checkpoint(self.folder / f"{last}.pt", "cpu")
-        return state is not None and int(state["step"]) >= stage.steps
+        stages = [(name, stage) for name, stage in self.config.stages.items() if stage.steps]
+        state = load_checkpoint(self.folder / f"{stages[-1][0]}.pt", "cpu") if stages else None
+        return state is not None and int(state["step"]) >= stages[-1][1].steps
 
     def _objective(self, stage: Stage) -> Objective:
         config, clips, count = self.config, self.clips.clips, len(self.clips)

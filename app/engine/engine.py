@@ -80,8 +80,8 @@ class Engine:
     async def start(self) -> None:
         """Load the backbone, scan the stores, run a warm-up forward; then :attr:`ready`.
 
-        Raises :class:`~adapters.errors.BackboneError`, :class:`~adapters.errors.UnknownAdapter` for a pinned name that
-        there is not, and :class:`~adapters.errors.EngineError` where no forward succeeds.
+        Raises :class:`~adapters.errors.BackboneError`, and :class:`~adapters.errors.EngineError` where no forward
+        succeeds.
         """
         try:
             await self._start()

@@ -272,6 +272,13 @@ def test_a_run_may_start_from_a_backbone(tones, tmp_path, through):
         assert all(torch.equal(before[name], after[name]) for name in before), file  # -0.0 may have become 0.0
 
 
+def test_a_run_of_no_steps_is_what_it_starts_from(tones, tmp_path, through):
+    config = replace(SHORT, stages={"ctc": replace(SHORT.stages["ctc"], steps=0)}, start=str(through))
+    pretrain(tones, tmp_path / "run", tmp_path / "backbone", config)
+    before, after = (safetensors.torch.load_file(f / "model.safetensors") for f in (through, tmp_path / "backbone"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_may_write_over_what_it_started_from(tones, tmp_path, monkeypatch, through, killed):
     """Whole, or killed while it does: the same call again makes the same."""
