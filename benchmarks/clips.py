@@ -17,7 +17,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 LENGTHS_S = {"1-15 s": (1.0, 15.0), "1-2 s": (1.0, 2.0), "2 s": (2.0, 2.0)}
 """Shortest and longest clip of each set; lengths between are spread evenly over their logarithm."""
 
-_COUNT = 64
+CLIPS = 64
+"""Clips of a set."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def cut(name: str) -> tuple[np.ndarray, ...]:
     shortest_s, longest_s = LENGTHS_S[name]
     speech = _speech()
     rng = np.random.default_rng(0)
-    lengths = np.exp(np.linspace(np.log(shortest_s), np.log(longest_s), _COUNT)) * SAMPLE_RATE
+    lengths = np.exp(np.linspace(np.log(shortest_s), np.log(longest_s), CLIPS)) * SAMPLE_RATE
     ends = np.cumsum(rng.permutation(lengths).astype(int))
     begins = np.concatenate([[0], ends[:-1]])
     return tuple(speech.take(np.arange(b, e), mode="wrap") for b, e in zip(begins, ends, strict=True))
@@ -53,9 +54,9 @@ def cut(name: str) -> tuple[np.ndarray, ...]:
 def usual(count: int) -> list[np.ndarray]:
     """So many clips of all lengths, in no order, for what has to be tried out as it will be asked."""
     clips = cut("1-15 s")
-    longest_first = sorted(range(_COUNT), key=lambda number: -clips[number].size)
-    chosen = {longest_first[place * _COUNT // count + _COUNT // count // 2] for place in range(min(count, _COUNT))}
-    return [clips[number] for number in sorted(chosen)] * max(1, count // _COUNT)
+    longest_first = sorted(range(CLIPS), key=lambda number: -clips[number].size)
+    chosen = {longest_first[place * CLIPS // count + CLIPS // count // 2] for place in range(min(count, CLIPS))}
+    return [clips[number] for number in sorted(chosen)] * max(1, count // CLIPS)
 
 
 def repeated(seconds: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from benchmarks.clips import CLIPS
 from benchmarks.grid import FEW_SEATS, Plan
 from benchmarks.systems import SystemSpec, SystemUnable
 from benchmarks.worker import Footprint, Worker
@@ -74,7 +75,8 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
 
 def _run_in(workers: dict[str, Worker], plan: Plan, *, on_cpu: bool) -> None:
     """On a GPU every cell once, not counted: there the first calls of a shape choose its kernels and record its graph.
-    On a CPU an eighth of the first, by everyone: whoever comes first is no colder than the others."""
+    Who takes one clip at a time has met all shapes when it has heard every clip. On a CPU an eighth of the first, by
+    everyone: whoever comes first is no colder than the others."""
     cells = [(comparison.cell, comparison.systems) for comparison in plan.comparisons]
     if on_cpu:
         cells = [(replace(cells[0][0], requests=max(1, cells[0][0].requests // 8)), plan.systems)]
@@ -83,9 +85,10 @@ def _run_in(workers: dict[str, Worker], plan: Plan, *, on_cpu: bool) -> None:
     for cell, systems in cells:
         for name in systems:
             if name in workers:
-                log.info("%s: running in %s, %s", plan.backbone, name, cell)
+                some = replace(cell, requests=min(cell.requests, CLIPS)) if name == "load_adapter" else cell
+                log.info("%s: running in %s, %s", plan.backbone, name, some)
                 with contextlib.suppress(SystemUnable):  # it will be told when it counts
-                    workers[name].run(cell)
+                    workers[name].run(some)
 
 
 def _same(mixed: Cell) -> Cell:
@@ -111,18 +114,23 @@ def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
 
 
 def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitStack) -> Iterator[tuple[str, Worker]]:
+    workers = []
     for name in plan.systems:
-        log.info("%s: starting %s", plan.backbone, name)
         own = replace(spec, seats=64) if name == FEW_SEATS else spec
-        try:
-            worker = Worker("engine" if name == FEW_SEATS else name, own)
-        except SystemUnable as error:
-            log.warning("%s: %s cannot: %s", plan.backbone, name, error)
-            found.unable[name] = str(error)
-            continue
+        worker = Worker("engine" if name == FEW_SEATS else name, own)
         worker.name = name
         stack.callback(worker.close)
-        yield name, worker
+        workers.append(worker)
+    for worker in workers:
+        log.info("%s: starting %s", plan.backbone, worker.name)
+        try:
+            worker.start()
+        except SystemUnable as error:
+            log.warning("%s: %s cannot: %s", plan.backbone, worker.name, error)
+            found.unable[worker.name] = str(error)
+            worker.close()
+        else:
+            yield worker.name, worker
 
 
 def _turned(systems: tuple[str, ...], number: int) -> tuple[str, ...]:

@@ -55,13 +55,15 @@ class Plan:
         """Those that take part in any cell, in order of their first."""
         return tuple(dict.fromkeys(name for one in self.comparisons for name in one.systems))
 
-    def narrowed(self, systems: Collection[str], adapters: int, rounds: int | None) -> Plan:
+    def narrowed(self, systems: Collection[str], adapters: int, rounds: int | None, *, targeted: bool = False) -> Plan:
         """With these systems alone, cells of at most so many languages, and so many rounds, None for as many as it has.
+        ``targeted``: only what targets are judged by, of cells and of systems.
 
         Raises ``ValueError`` where nothing is left."""
         kept = [
-            replace(one, systems=tuple(name for name in one.systems if name in systems))
+            replace(one, systems=tuple(name for name in has if name in systems))
             for one in self.comparisons
+            for has in (one.narrowed() if targeted else one.systems,)
             if one.cell.adapters <= adapters
         ]
         comparisons = tuple(one for one in kept if one.systems)

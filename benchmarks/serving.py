@@ -62,6 +62,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=ROOT / "models/small", help="the model folder that is shipped")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--full", action="store_true", help="every axis with every other: for a GPU")
+    parser.add_argument(
+        "--targeted", action="store_true", help="only what targets are judged by: some minutes of a GPU"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=" ".join(PARTS))
     names = (*ALL, FEW_SEATS)
     parser.add_argument("--systems", nargs="+", choices=names, default=names, metavar="SYSTEM", help=", ".join(names))
@@ -115,7 +118,8 @@ class Results:
 
     def _compare(self, backbone: str) -> None:
         given = self._given
-        plan = self._plans[backbone].narrowed(given.systems, given.adapters, given.rounds)
+        chosen = (given.systems, given.adapters, given.rounds)
+        plan = self._plans[backbone].narrowed(*chosen, targeted=given.targeted)
         size = plan.size
         layers = "all layers" if size.layers is None else f"the top {size.layers} layers"
         self.results["sizes"][plan.backbone] = f"bottlenecks of {size.bottleneck} in {layers}"

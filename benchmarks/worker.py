@@ -34,43 +34,51 @@ class Footprint:
 
 
 class Worker:
-    """A started system. Raises :class:`SystemUnable`, in every method, with the reason in words."""
+    """A system. Raises :class:`SystemUnable`, in every method, with the reason in words."""
 
     def __init__(self, name: str, spec: SystemSpec) -> None:
+        """Its process begins and imports what it needs, which may go on beside others, until it is told to start."""
         self.name = name
         spawn = multiprocessing.get_context("spawn")
         self._line, theirs = spawn.Pipe()
         self._process = spawn.Process(target=_serve, args=(theirs, name, spec), name=f"bench-{name}", daemon=True)
         self._process.start()
         theirs.close()
+
+    def start(self) -> None:
+        """Load the model, choose what there is to choose, answer a first few requests. Alone on the machine."""
+        self._send("start")
         self._receive(_START_S)
 
     def run(self, cell: Cell) -> Timing:
         """One round of ``cell``; other workers wait meanwhile."""
-        self._line.send(cell)
+        self._send(cell)
         timing: Timing = self._receive(_CELL_S)
         return timing
 
     def footprint(self) -> Footprint:
         """What it took until now."""
-        self._line.send("footprint")
+        self._send("footprint")
         taken: Footprint = self._receive(_CELL_S)
         return taken
 
     def facts(self) -> dict[str, str | int | float]:
         """What it chose and counted."""
-        self._line.send("facts")
+        self._send("facts")
         told: dict[str, str | int | float] = self._receive(_CELL_S)
         return told
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(OSError):  # it may have gone already
-            self._line.send(None)
-            self._process.join(30)
+        self._send(None)
+        self._process.join(30)
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
+
+    def _send(self, asked: object) -> None:
+        with contextlib.suppress(OSError):  # where it has ended, the answer that does not come says so
+            self._line.send(asked)
 
     def _receive(self, timeout_s: float) -> Any:
         try:
@@ -96,6 +104,8 @@ def _serve(line: Connection, name: str, spec: SystemSpec) -> None:
 async def _answer_all(line: Connection, name: str, spec: SystemSpec) -> None:
     try:
         system = make_system(name, spec)
+        if line.recv() is None:
+            return
         await system.start()
         await _wear(system, spec, everything=name == "engine")
     except Exception as error:

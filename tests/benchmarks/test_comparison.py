@@ -56,6 +56,11 @@ def test_cells_are_run_in_by_whoever_is_there():
     _run_in(workers, plan, on_cpu=False)
     assert ran == [("engine", CELL), ("bare", CELL), ("bare", other), ("engine", other), ("engine", CELL)]
     ran.clear()
+    many = replace(CELL, requests=100)
+    each = {name: Recorded(name) for name in ("bare", "load_adapter")}
+    _run_in({**each}, Plan("small", SIZE, (Comparison(many, ("bare", "load_adapter")),)), on_cpu=False)
+    assert ran == [("bare", many), ("load_adapter", replace(CELL, requests=64))]
+    ran.clear()
     _run_in(workers, replace(plan, comparisons=(Comparison(replace(CELL, requests=40), ("bare",)),)), on_cpu=True)
     assert ran == [("bare", replace(CELL, requests=5))]
 
@@ -81,6 +86,7 @@ def test_a_model_that_is_not_there_is_a_reason(spec, tmp_path):
 
 def test_a_process_that_is_killed_is_a_reason(spec):
     worker = Worker("bare", spec)
+    worker.start()
     worker._process.kill()
     with pytest.raises(SystemUnable, match="killed"):
         worker.run(CELL)
@@ -124,5 +130,9 @@ def test_a_plan_is_narrowed():
     plan = default_plans()[0].narrowed(("engine", "bare"), 64, 1)
     assert (plan.adapters, plan.rounds, plan.systems) == (64, 1, ("engine", "bare"))
     assert all(comparison.systems for comparison in plan.comparisons)
+    few = default_plans()[0].narrowed(ALL, 512, None, targeted=True)
+    assert [one.cell.clips for one in few.comparisons] == ["1-15 s", "1-2 s"]
+    assert set(few.systems) == set(TARGETED)
+    assert (few.adapters, few.mixing) == (64, default_plans()[0].mixing)
     with pytest.raises(ValueError, match="no cell has at most 0 languages"):
         default_plans()[0].narrowed(ALL, 0, None)
