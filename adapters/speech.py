@@ -27,15 +27,18 @@ SHORTEST_SPEECH_S = 0.1
 
 _QUIETEST_DB, _VERY_QUIET_DB, _QUIET_DB, _ABOVE_NOISE_DB = 40.0, 30.0, 20.0, 3.0
 _LOUD_DB = 25.0
+_SURELY_DB = 10.0
 _NOTHING_DB = -90.0  # of full scale: no room is so quiet, and what was trained on had one around it
 
 
 class Stretch(NamedTuple):
-    """Frames from ``begin`` up to ``end``."""
+    """Frames from ``begin`` up to ``end``. ``loud``: it is all there is, and so far above :data:`SILENCE_DBFS` that
+    nobody has to measure it again."""
 
     begin: int
     end: int
     speech: bool
+    loud: bool = False
 
 
 def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
@@ -57,6 +60,7 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
     loudest = float(level.max())
     if loudest < SILENCE_DBFS:
         return whole
+    whole = [Stretch(0, frames, speech=True, loud=loudest >= SILENCE_DBFS + _SURELY_DB)]
     noise = _quietest_tenth(level) + _ABOVE_NOISE_DB
     loud, audible = (
         level >= max(loudest - _QUIETEST_DB, min(noise, loudest - quiet)) for quiet in (_QUIET_DB, _VERY_QUIET_DB)
@@ -77,7 +81,7 @@ def stretches(samples: np.ndarray, geometry: Geometry) -> list[Stretch]:
         if begin > ended:
             found.append(Stretch(ended, begin, speech=False))
         found.append(Stretch(begin, end, speech=True))
-    if not found:
+    if not found or found == [(0, frames, True, False)]:
         return whole
     if found[-1].end < frames:
         found.append(Stretch(found[-1].end, frames, speech=False))
@@ -94,7 +98,7 @@ def _quietest_tenth(level: np.ndarray) -> float:
 
 def _levels_db(samples: np.ndarray, hop: int) -> np.ndarray:
     """(N,) -> (N / hop,): of each hop, without the constant part."""
-    each = (samples - np.float32(samples.mean(dtype=np.float64))).reshape(-1, hop)
+    each = (samples - samples.mean()).reshape(-1, hop)
     levels: np.ndarray = 10 * np.log10(np.maximum(np.einsum("ij,ij->i", each, each) / hop, 1e-12))
     return levels
 

@@ -106,13 +106,14 @@ def _spoken(
 ) -> Iterator[Window]:
     """One window, or where there is long quiet in it several, numbered from ``index``, with the same frames to keep."""
     found = stretches(samples, geometry)
-    for begin, end, speech in found:
+    for begin, end, speech, loud in found:
         first, last = max(begin, skip), min(end, skip + keep)
         if first >= last:
             continue
         start = begin * geometry.hop
         stop = samples.size if end == found[-1].end else start + geometry.samples(end - begin)
-        yield Window(index, samples[start:stop], first - begin, last - first, None if speech else True, long)
+        silent = False if loud else None if speech else True
+        yield Window(index, samples[start:stop], first - begin, last - first, silent, long)
         index += 1
 
 

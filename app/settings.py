@@ -57,7 +57,11 @@ class Settings(BaseSettings):
         default=None, ge=1, description="processes that decode audio; one for every four cores if unset"
     )
     device_slots: int = Field(default=64, ge=1, description="adapters on the device at once")
-    host_bytes: int = Field(default=1 << 30, ge=0, description="adapters kept in memory that no request needs")
+    host_bytes: int = Field(
+        default=1 << 30,
+        ge=0,
+        description="adapters in memory that no request needs and no seat has",
+    )
     pinned: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="names of adapters that never leave the device, parted by ','"
     )

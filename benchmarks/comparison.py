@@ -65,8 +65,7 @@ def compare(plan: Plan, spec: SystemSpec, *, on_round: Callable[[Found], None] =
                         _run(workers[name], comparison.cell, number, found)
                 on_round(found)
         if plan.mixing is not None and "engine" in workers:
-            _mix(workers["engine"], plan.mixing, plan.pairs, found)
-            on_round(found)
+            _mix(workers["engine"], plan.mixing, plan.pairs, found, on_round)
         for name, worker in workers.items():
             with contextlib.suppress(SystemUnable):
                 found.footprints[name], found.facts[name] = worker.footprint(), worker.facts()
@@ -96,7 +95,7 @@ def _same(mixed: Cell) -> Cell:
     return replace(mixed, popularity="identical")
 
 
-def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
+def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found, on_round: Callable[[Found], None]) -> None:
     same, count = _same(mixed), mixed.requests
     spoken = len({*languages(mixed.popularity, mixed.adapters, count)})
     for number in range(rounds):
@@ -111,6 +110,7 @@ def _mix(engine: Worker, mixed: Cell, rounds: int, found: Found) -> None:
         log.info("%s: mixed %.1f, one %.1f", found.backbone, timings[mixed].rtfx, timings[same].rtfx)
         clients = min(mixed.concurrency, count)
         found.mixing.append(Mixing(clients, count, spoken, timings[same], timings[mixed]))
+        on_round(found)
 
 
 def _started(plan: Plan, spec: SystemSpec, found: Found, stack: contextlib.ExitStack) -> Iterator[tuple[str, Worker]]:

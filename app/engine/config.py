@@ -21,10 +21,10 @@ class EngineConfig:
     be missing. ``cache``: a folder for copies of what lies at addresses, of up to ``cache_bytes``; None for no copies.
 
     ``lanes``: forwards side by side, each of ``threads`` threads on a CPU (None for torch's choice). ``max_seats``:
-    adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those in
-    use. ``watch_s``: between two looks at the stores, None for never. ``sweeps``: what the first of them holds and no
-    record names is deleted in time. ``max_requests``: permits. ``windows_in_flight``: of one request. ``pace``: what
-    the frames of the budget are measured by at start; None to leave them.
+    adapters on the device, ``pinned`` those that never leave it. ``max_host_bytes``: host copies kept beyond those that
+    requests need or that are seated. ``watch_s``: between two looks at the stores, None for never. ``sweeps``: what the
+    first of them holds and no record names is deleted in time. ``max_requests``: permits. ``windows_in_flight``: of one
+    request. ``pace``: what the frames of the budget are measured by at start; None to leave them.
     """
 
     backbone: Path | str

@@ -31,7 +31,8 @@ _MOST_FAILURES = 1_000  # that are remembered, of versions that may never be ask
 
 
 class HostCopies:
-    """``max_bytes``: kept of copies that nobody holds; ``held``: those that somebody does."""
+    """``max_bytes``: kept of copies that nobody needs; ``held``: those that requests do. What is on the device is
+    needed as well: its requests would read it again and again."""
 
     def __init__(
         self,
@@ -46,7 +47,8 @@ class HostCopies:
         self._readers = ThreadPoolExecutor(_READERS, "load")
         self._fetchers: dict[Store, ThreadPoolExecutor] = {}
         self._copies: OrderedDict[Worn, LoadedAdapter] = OrderedDict()
-        self._bytes = 0  # of all copies; asked after every request, so not added up each time
+        self._seated: set[Worn] = set()
+        self._bytes = 0  # of all that are not seated; asked after every request, so not added up each time
         self._loading: dict[Worn, asyncio.Task[LoadedAdapter]] = {}
         self._failed: dict[Worn, AdapterError] = {}
         self._backoffs: dict[Worn, Backoff] = {}
@@ -83,11 +85,25 @@ class HostCopies:
         for threads in (self._readers, *self._fetchers.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def seat(self, worn: Worn, loaded: LoadedAdapter) -> None:
+        """It is on the device from now on; ``loaded`` is its copy, which may have gone meanwhile."""
+        if worn in self._copies:
+            self._bytes -= loaded.bytes
+        self._seated.add(worn)
+        self._copies[worn] = loaded
+
+    def unseat(self, worn: Worn) -> None:
+        """It is not any more."""
+        self._seated.discard(worn)
+        self._bytes += self._copies[worn].bytes
+        self.shrink()
+
     def shrink(self) -> None:
-        """Let go of those that nobody holds, the longest unused first, until the others are within their bytes."""
+        """Let go of those that nobody needs, the longest unused first, until the others are within their bytes."""
         if self._bytes <= self._max_bytes:
             return
-        free = {worn: loaded.bytes for worn, loaded in self._copies.items() if worn not in self._held}
+        needed = (self._held, self._seated)
+        free = {worn: one.bytes for worn, one in self._copies.items() if not any(worn in some for some in needed)}
         left = sum(free.values())
         for worn, size in free.items():
             if left <= self._max_bytes:
@@ -96,7 +112,7 @@ class HostCopies:
             left -= size
 
     def drop(self, worn: Worn) -> None:
-        """It is of no use any more."""
+        """It is of no use any more, and on the device no more."""
         if (loaded := self._copies.pop(worn, None)) is not None:
             self._bytes -= loaded.bytes
 
@@ -134,8 +150,9 @@ class HostCopies:
         finally:
             del self._loading[worn]
         self.forgive(worn)
-        self._copies[worn] = loaded
-        self._bytes += loaded.bytes
+        if worn not in self._copies:
+            self._copies[worn] = loaded
+            self._bytes += loaded.bytes
         self.shrink()  # those who waited for it may have gone
         return loaded
 

@@ -45,10 +45,9 @@ class _Seated:
 class Residency:
     """Tiers of adapters over a bank.
 
-    ``max_seats``: adapters on the device; ``max_host_bytes``: host copies kept when no request holds them;
-    ``patience_s``: how long a batch's references may keep others from a seat; ``clock``: tells when a failed load is
-    tried again, in seconds. ``on_seated`` is called when one more may be worn or waited for, ``on_failure`` when one
-    that was wanted on the device cannot get there.
+    ``max_seats``: adapters on the device; ``max_host_bytes``: host copies beyond those needed; ``patience_s``: how long
+    a batch's references may keep others from a seat; ``clock``: tells when a failed load is tried again, in seconds.
+    ``on_seated`` is called when one more may be worn or waited for, ``on_failure`` when one cannot get to the device.
     """
 
     def __init__(
@@ -115,8 +114,7 @@ class Residency:
         return False
 
     def take(self, want: Want) -> None:
-        """Take references for a batch to what is :meth:`seatable`, in the same moment; :meth:`release` gives them
-        back."""
+        """Take references for a batch to what is :meth:`seatable`, in the same moment, until :meth:`release`."""
         self._wants.pop(want, None)
         for worn in want:
             self._seated.move_to_end(worn)
@@ -280,6 +278,7 @@ class Residency:
             self._on_failure(worn, error)
         else:
             self._seated[worn] = _Seated(seat)
+            self._copies.seat(worn, loaded)
             self._seater.submit(self._bank.prepare)
         finally:
             del self._seating[worn]
@@ -288,6 +287,7 @@ class Residency:
 
     def _unseat(self, worn: Worn) -> None:
         self._bank.unseat(self._seated.pop(worn).seat)
+        self._copies.unseat(worn)
 
     def _drop_retired(self, worn: Worn) -> None:
         seated = self._seated.get(worn)

@@ -1,10 +1,12 @@
 """Which windows run together next. Pure code: no torch, no asyncio, and the clock is passed in.
 
-The job that is due first and can be seated leads the batch; others join in the order in which they are due, whatever
-their languages, while the batch stays within its budget of padded frames, all are of the same part of the forward, and
-no row is much shorter than the longest, since padding is computed like speech. Of several lanes none takes more than
-its share of what waits: one would idle beside it. Jobs are due when they come; windows of long recordings a little
-later, so that they give way to short clips and yet wait for no more than that.
+The job that is due first and can be seated leads the batch; others of the same part of the forward join, whatever
+their languages, while the batch stays within its budget of padded frames. Padding is computed like speech. So on a
+CPU, where a row more gains next to nothing, they join in the order in which they are due, and no row is much shorter
+than the longest; on a GPU, where a step has a price of its own, those join that make a frame of speech the cheapest
+(:mod:`app.engine.packing`). Of several lanes none takes more than its share of what waits: one would idle beside it.
+Jobs are due when they come; windows of long recordings a little later, so that they give way to short clips and yet
+wait for no more than that.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.engine.job import Batch, Job, Part, Worn
+from app.engine.job import Batch, Job, Worn
+from app.engine.packing import Packing
 
 Seatable = Callable[[tuple[Worn, ...]], bool]
 
@@ -23,12 +26,15 @@ class Budget:
     """Bounds of one batch: what it computes in frames, rows, and distinct adapters. A job that is over it
     all by itself, candidates and all, still runs, alone. ``computed``: how many frames so many rows are, the longest of
     so many frames; more than their product where a device knows few shapes. ``stretch``: how many times as long as the
-    shortest row the longest may be. ``long_waits_s``: how much later windows of long recordings are due."""
+    shortest row the longest may be, or with an ``overhead`` as the row that is due first. ``overhead``: how many frames
+    a device computes in the time that a step takes besides, None where that is not to be weighed. ``long_waits_s``: how
+    much later windows of long recordings are due."""
 
     max_frames: int = 1_600
     max_rows: int = 32
     max_adapters: int = 32
     stretch: float = 2.0
+    overhead: int | None = None
     long_waits_s: float = 0.5
     computed: Callable[[int, int], int] = operator.mul
 
@@ -36,16 +42,16 @@ class Budget:
 CPU_BUDGET = Budget(stretch=1.1)
 """A row more gains a CPU next to nothing, less than padding costs."""
 
-GPU_BUDGET = Budget(max_frames=32_000, max_rows=128, max_adapters=128)
-"""A GPU idles at what a CPU takes in one step."""
+GPU_BUDGET = Budget(max_frames=32_000, max_rows=128, max_adapters=128, overhead=1_500)
+"""A GPU idles at what a CPU takes in one step. Its overhead is measured at start, with its budget."""
 
 
 class Scheduler:
     """The queue of jobs, for ``lanes`` that run a batch each."""
 
     def __init__(self, budget: Budget, lanes: int = 1) -> None:
-        self.budget = budget
         self._lanes = lanes
+        self.budget = budget
         self._queue: dict[int, Job] = {}
 
     def __len__(self) -> int:
@@ -79,49 +85,76 @@ class Scheduler:
         references to its seats before anything else can happen. ``long``: whether windows of long recordings may run
         now.
         """
-        rows: list[Job] = []
-        asked: dict[tuple[Worn, ...], bool] = {}
-        worn: set[Worn] = set()
-        count = longest = shortest = taken = 0
         queued = [job for job in sorted(self._queue.values(), key=self._due) if long or not job.long]
-        share = 0.0
-        for job in queued:
-            high = max(longest, job.frames)
-            low = min(shortest or job.frames, job.frames)
-            more = count + job.rows
-            if rows and job.part != rows[0].part:
-                continue
-            if rows and (
+        asked: dict[tuple[Worn, ...], bool] = {}
+
+        def seated(job: Job) -> bool:
+            if job.worn not in asked:
+                asked[job.worn] = seatable(job.worn)
+            return asked[job.worn]
+
+        first = next((job for job in queued if seated(job)), None)
+        if first is None:
+            return None
+        others = [job for job in queued[queued.index(first) + 1 :] if job.part == first.part]
+        if self._packing is not None:
+            fitting = [job for job in others if seated(job)]
+            rows = self._packing.best(first, fitting, (first.size + sum(job.size for job in fitting)) / self._lanes)
+        else:
+            rows = self._in_turn(first, others, seated, asked)
+        for job in self._remove(rows):
+            job.times_s["batched"] = now
+        return Batch(tuple(rows))
+
+    def _in_turn(
+        self,
+        first: Job,
+        others: list[Job],
+        seated: Callable[[Job], bool],
+        asked: dict[tuple[Worn, ...], bool],
+    ) -> list[Job]:
+        """``first`` and as many of ``others`` as fit, in their order; who does not fit is not asked for."""
+        rows, worn, taken = [first], {*first.worn}, first.size
+        count, longest, shortest = first.rows, first.frames, first.frames
+        share = self._share(rows + others, asked)
+        for job in others:
+            if count >= self.budget.max_rows:
+                break
+            high, low, more = max(longest, job.frames), min(shortest, job.frames), count + job.rows
+            if (
                 more > self.budget.max_rows
                 or low * self.budget.stretch < high
                 or self.budget.computed(more, high) > self.budget.max_frames
+                or taken + job.size / 2 > share  # nearer to it without
+                or len(worn.union(job.worn)) > self.budget.max_adapters
             ):
                 continue
-            if rows and taken + job.size / 2 > share:  # nearer to it without
+            if not seated(job):
+                share = self._share([first, *others], asked)
                 continue
-            if rows and len(worn.union(job.worn)) > self.budget.max_adapters:
-                continue
-            if job.worn not in asked:
-                asked[job.worn] = seatable(job.worn)
-                if rows and not asked[job.worn]:
-                    share = self._share(queued, rows[0].part, asked)
-            if not asked[job.worn]:
-                continue
-            if not rows:
-                share = self._share(queued, job.part, asked)
             rows.append(job)
             worn.update(job.worn)
             count, longest, shortest = more, high, low
             taken += job.size
-            if count >= self.budget.max_rows:
-                break
-        for job in self._remove(rows):
-            job.times_s["batched"] = now
-        return Batch(tuple(rows)) if rows else None
+        return rows
 
-    def _share(self, queued: list[Job], part: Part, asked: dict[tuple[Worn, ...], bool]) -> float:
+    @property
+    def budget(self) -> Budget:
+        """May be set anew between two batches."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, budget: Budget) -> None:
+        self._budget = budget
+        most = min(budget.max_rows, budget.max_adapters)  # a row wears one
+        self._packing = None
+        if budget.overhead is not None:
+            bounds = (budget.max_frames, most, budget.stretch)
+            self._packing = Packing(budget.computed, budget.overhead, *bounds)
+
+    def _share(self, jobs: list[Job], asked: dict[tuple[Worn, ...], bool]) -> float:
         """Frames: a lane's share of what can run now, as far as is known."""
-        return sum(job.size for job in queued if job.part == part and asked.get(job.worn, True)) / self._lanes
+        return sum(job.size for job in jobs if asked.get(job.worn, True)) / self._lanes
 
     def _due(self, job: Job) -> tuple[float, int]:
         return job.times_s["queued"] + (self.budget.long_waits_s if job.long else 0.0), job.id

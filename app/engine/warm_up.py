@@ -65,9 +65,14 @@ class WarmUp:
             await self._rehearse(shapes, [worn_of(adapter) for adapter in tried])
 
     async def _find_budget(self, pace: Pace) -> None:
-        frames = min(await self.lanes.everywhere(lambda: pace.frames(self.runner.trial_s)))
-        self.scheduler.budget = replace(self.scheduler.budget, max_frames=frames)
+        measured = await self.lanes.everywhere(lambda: pace.measure(self.runner.trial_s))
+        frames, overhead = min(one.frames for one in measured), max(one.overhead for one in measured)
+        budget = replace(self.scheduler.budget, max_frames=frames)
+        if budget.overhead is not None:
+            budget = replace(budget, overhead=overhead)
+        self.scheduler.budget = budget
         log.info("batches of up to %d frames, which a lane runs in about %g s", frames, pace.step_s)
+        log.info("a step costs a lane as much as %d frames besides", overhead)
 
     async def _try_kinds(self, near: Iterable[RegisteredAdapter], most: int) -> list[RegisteredAdapter]:
         """Those that could be worn, of each kind the first."""

@@ -49,9 +49,11 @@ class BareBackbone:
         clips = usual(tried(self._spec.cores, on_cpu=self._spec.on_cpu))
         if self._spec.on_cpu:
             clips = [clip[: clip.size // 2] for clip in clips]  # there is much to try
-        self._way = list(ways)[fastest([(forward, each[-1]) for forward in ways.values()], clips)]
+        self._way = list(ways)[
+            fastest([(forward, each[-1]) for forward in ways.values()], clips, on_cpu=self._spec.on_cpu)
+        ]
         forward = ways[self._way]
-        self._layout = each[fastest([(forward, layout) for layout in each], clips)]
+        self._layout = each[fastest([(forward, layout) for layout in each], clips, on_cpu=self._spec.on_cpu)]
         if forward == self._by_plain:
             del self._encoder
         else:

@@ -39,7 +39,7 @@ class MixedLora:
         self._bytes = sum(tensor.numel() * tensor.element_size() for tensor in own)
         each = layouts(self._spec.cores, on_cpu=self._spec.on_cpu, lanes=False)
         clips = usual(tried(self._spec.cores, on_cpu=self._spec.on_cpu))
-        self._layout = each[fastest([(self._forward, layout) for layout in each], clips)]
+        self._layout = each[fastest([(self._forward, layout) for layout in each], clips, on_cpu=self._spec.on_cpu)]
         self._batches = Batches(self._forward, self._layout)
 
     async def answer(self, samples: np.ndarray, language: int) -> object:

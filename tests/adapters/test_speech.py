@@ -11,9 +11,9 @@ import soxr
 
 from adapters.ctc import BestPath, words
 from adapters.frontend import SAMPLE_RATE, Geometry
-from adapters.speech import Stretch, stretches
+from adapters.speech import SILENCE_DBFS, Stretch, stretches
 from adapters.vocab import Vocab
-from adapters.windows import Window, WindowShape, cut
+from adapters.windows import Window, WindowShape, cut, level_dbfs
 
 GEOMETRY = Geometry((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
 SPEECH = {}
@@ -93,8 +93,18 @@ def test_what_is_speech(parts: list[str], kept: int) -> None:
 
 
 def test_nothing_to_be_told_is_one_stretch() -> None:
-    for samples in (quiet(5.0), quiet(5.0, 0.1), quiet(0.1)):
-        assert stretches(samples, GEOMETRY) == [Stretch(0, GEOMETRY.frames(samples.size), speech=True)]
+    for samples, loud in ((quiet(5.0), False), (quiet(5.0, 0.1), True), (quiet(0.1), False)):
+        assert stretches(samples, GEOMETRY) == [Stretch(0, GEOMETRY.frames(samples.size), speech=True, loud=loud)]
+
+
+@pytest.mark.parametrize("gain_db", range(-100, 1, 4))
+def test_what_is_surely_loud_is_no_silence(gain_db: float) -> None:
+    """It is not measured again, and would be found to be none."""
+    samples = SPEECH["es"] * np.float32(10 ** (gain_db / 20))
+    told = {one.loud for one in stretches(samples, GEOMETRY)}
+    assert (True in told) == (gain_db >= -40)
+    (window,) = cut([samples], GEOMETRY)
+    assert window.silent == (level_dbfs(window.samples) < SILENCE_DBFS)
 
 
 @pytest.mark.parametrize("faint_db", [-110, -95, -80, -60])

@@ -105,6 +105,29 @@ async def test_host_copies_stay_within_their_bytes_but_for_those_in_use():
     assert files.reads == list("abcda")
 
 
+async def test_the_copy_of_what_is_seated_stays_and_goes_with_its_seat():
+    """Else requests for an adapter that is on the device read its file again and again."""
+    files = Files()
+    tiers = residency(files, seats=2, host_bytes=BYTES)
+    for _ in range(3):
+        for name in ("es", "fr"):
+            await bind(tiers, adapter(name))
+            worn = worn_of(adapter(name))
+            assert await take(tiers, worn)
+            tiers.release([(worn,)], now=0.0)
+            tiers.let_go(worn)
+    assert files.reads == ["es", "fr"]
+    for name in ("de", "it", "nl", "ru"):  # two seats and the bytes of one
+        await bind(tiers, adapter(name))
+        worn = worn_of(adapter(name))
+        assert await take(tiers, worn)
+        tiers.release([(worn,)], now=0.0)
+        tiers.let_go(worn)
+    known = ("es", "fr", "de", "it", "nl", "ru")
+    assert [tiers.where(adapter(name)).where for name in known] == ["disk"] * 3 + ["host", "device", "device"]
+    assert tiers._copies._bytes == BYTES
+
+
 async def test_a_failed_load_is_told_at_once_until_it_is_time_to_try_again():
     files, clock = Files(broken={"es"}), Clock()
     tiers = residency(files, clock=clock)
@@ -257,5 +280,7 @@ async def test_a_version_stays_bound_although_its_files_go(tmp_path):
     assert (await bind(tiers, bound)) is loaded
     for _ in range(2):
         tiers.let_go(worn_of(bound))
+    assert tiers.at_hand(worn_of(bound)), "with its seat"
+    assert await take(tiers, worn_of(other))
     with pytest.raises(AdapterError, match="missing"):
         await bind(tiers, bound)

@@ -77,7 +77,8 @@ def test_a_forward_that_fails_fails_its_rows_alone():
     batches.stop()
 
 
-def test_the_fastest_layout_is_chosen():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_the_fastest_layout_is_chosen(on_cpu):
     def slow(rows: Sequence[Row]) -> list[list[int]]:
         threading.Event().wait(0.02 * len(rows))
         return [[] for _ in rows]
@@ -86,7 +87,24 @@ def test_the_fastest_layout_is_chosen():
         return [[] for _ in rows]
 
     layout = Layout(1, 1, 2)
-    assert fastest([(slow, layout), (quick, layout), (slow, layout)], [clip(5)] * 6) == 1
+    assert fastest([(slow, layout), (quick, layout), (slow, layout)], [clip(5)] * 6, on_cpu=on_cpu) == 1
+
+
+def test_what_a_gpu_does_once_for_a_shape_is_no_part_of_its_trial():
+    calls = 0
+
+    def recording(rows: Sequence[Row]) -> list[list[int]]:
+        nonlocal calls
+        calls += 1
+        threading.Event().wait(0.1 if calls <= 3 else 0)
+        return [[] for _ in rows]
+
+    def steady(rows: Sequence[Row]) -> list[list[int]]:
+        threading.Event().wait(0.02)
+        return [[] for _ in rows]
+
+    layout = Layout(1, 1, 64)
+    assert fastest([(steady, layout), (recording, layout)], [clip(5)], on_cpu=False) == 1
 
 
 def test_layouts_use_all_cores_and_no_more():
