@@ -34,7 +34,7 @@ _TIMES = 3
 _POSITIONAL_KERNEL = 16
 
 _PARTS = (
-    ("attention", ("scaled_dot_product", "softmax", "flash", "efficient_attention", "_fused_sdp")),
+    ("attention", ("attention", "scaled_dot_product", "softmax", "_fused_sdp")),
     ("activations", ("gelu",)),
     ("norms", ("layer_norm", "group_norm", "rsqrt", "batch_norm")),
     ("gather of adapters", ("index_select", "index_copy", "index", "gather")),

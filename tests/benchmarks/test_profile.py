@@ -21,6 +21,8 @@ from benchmarks.profile import part_of, profile_steps, table
         ("aten::baddbmm", [[8, 1, 256], [8, 249, 768], [8, 768, 256]], "adapters"),
         ("aten::index_select", [[64, 256, 768], [], [8]], "gather of adapters"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", [], "attention"),
+        ("aten::_cudnn_attention_forward", [], "attention"),
+        ("aten::_efficient_attention_forward", [], "attention"),
         ("aten::native_layer_norm", [], "norms"),
         ("aten::gelu", [], "activations"),
         ("aten::max", [], "best tokens"),
