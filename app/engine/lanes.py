@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -73,8 +72,6 @@ class Lanes:
         self._threads = LaneThreads(count, in_flight)
         self._turns = [_Turn() for _ in range(count)]
         self._answers: dict[int, asyncio.Future[Result]] = {}
-        self._answered: deque[tuple[Job, Result | Exception]] = deque()
-        self._handing_out: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
         self._going = 0  # batches in flight
         self._long = 0  # those of them with windows of long recordings
@@ -95,8 +92,6 @@ class Lanes:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._handing_out is not None:
-            await self._handing_out
         self._threads.shutdown()
 
     async def everywhere(self, run: Callable[[], T]) -> list[T]:
@@ -150,8 +145,8 @@ class Lanes:
                 await self._step(lane, batch, partial(turn.leave, batch), idle=self._idle())
             except Exception as error:  # of who watches the steps, say: the lane outlives it, and nobody waits in vain
                 log.exception("after a forward of %d rows", batch.rows)
-                beside = EngineError(f"something went wrong beside the forward: {error}")
-                self._hand_out([(job, beside) for job in batch.jobs])
+                for job in batch.jobs:
+                    self._answer(job, EngineError(f"something went wrong beside the forward: {error}"))
             finally:
                 turn.leave(batch)
                 self._going -= 1
@@ -204,7 +199,7 @@ class Lanes:
             job.times_s["finished"] = now
             if isinstance(result, Exception):
                 log.error("a row of a forward of %d failed: %s", batch.rows, result)
-        self._hand_out(list(zip(batch.jobs, ran.results, strict=True)))
+            self._answer(job, result)
         longest = max(job.frames for job in batch.jobs)
         frames = self._scheduler.budget.computed(batch.rows, longest)
         if log.isEnabledFor(logging.INFO):
@@ -240,19 +235,6 @@ class Lanes:
             self.pulse.stop(error)
         else:
             self.pulse.beat()
-
-    def _hand_out(self, answers: Sequence[tuple[Job, Result | Exception]]) -> None:
-        """One answer a turn of the event loop: who gets it makes its words, for all of a batch that takes as long as a
-        step, and the next batch would wait for it to be made."""
-        self._answered.extend(answers)
-        if self._handing_out is None:
-            self._handing_out = asyncio.create_task(self._hand_out_all(), name="answers")
-
-    async def _hand_out_all(self) -> None:
-        while self._answered:
-            self._answer(*self._answered.popleft())
-            await asyncio.sleep(0)
-        self._handing_out = None
 
     def _answer(self, job: Job, result: Result | Exception) -> None:
         answer = self._answers.pop(job.id, None)

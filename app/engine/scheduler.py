@@ -93,10 +93,11 @@ class Scheduler:
                 asked[job.worn] = seatable(job.worn)
             return asked[job.worn]
 
-        first = next((job for job in queued if seated(job)), None)
-        if first is None:
+        place = next((place for place, job in enumerate(queued) if seated(job)), None)
+        if place is None:
             return None
-        others = [job for job in queued[queued.index(first) + 1 :] if job.part == first.part]
+        first = queued[place]
+        others = [job for job in queued[place + 1 :] if job.part == first.part]
         if self._packing is not None:
             fitting = [job for job in others if seated(job)]
             rows = self._packing.best(first, fitting, (first.size + sum(job.size for job in fitting)) / self._lanes)

@@ -58,33 +58,6 @@ async def test_the_end_of_a_batch_does_not_open_the_turn_of_the_one_behind_it():
         await shop.see([1], [2], [3])
 
 
-async def test_the_next_batch_waits_for_no_words(monkeypatch):
-    """Whoever gets an answer makes words of it on the loop, for a batch as long as a step takes."""
-    async with Workshop(count=1, in_flight=2) as shop:
-        answers = [shop.submit(number) for number in range(1, 9)]
-        await shop.see([*range(1, 9)])
-        shop.going[0].on_half()
-        shop.submit(9)
-        await shop.see([*range(1, 9)], [9])
-        shop.submit(10)
-        answered: list[int] = []
-        make = shop.lanes._next_batch
-
-        def watched():
-            batch = make()
-            if batch is not None:
-                answered.append(sum(answer.done() for answer in answers))
-            return batch
-
-        monkeypatch.setattr(shop.lanes, "_next_batch", watched)
-        answers[0].add_done_callback(lambda _: shop.going[1].on_half())
-        shop.going[0].end()
-        await asyncio.gather(*answers)
-        await shop.see([*range(1, 9)], [9], [10])
-        assert len(answered) == 1
-        assert 1 <= answered[0] < 6
-
-
 async def test_on_a_cpu_a_lane_has_one_batch():
     async with Workshop(count=1, in_flight=1) as shop:
         shop.submit(1)
