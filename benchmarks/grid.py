@@ -130,6 +130,7 @@ def _shipped(requests: int) -> Plan:
         rounds=2,
         unhurried_s=120,
         mixing=usual,
+        pairs=4,
     )
 
 
