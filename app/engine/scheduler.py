@@ -100,7 +100,7 @@ class Scheduler:
         others = [job for job in queued[place + 1 :] if job.part == first.part]
         if self._packing is not None:
             fitting = [job for job in others if seated(job)]
-            rows = self._packing.best(first, fitting, (first.size + sum(job.size for job in fitting)) / self._lanes)
+            rows = self._packing.best(first, fitting, self._share([first, *fitting], asked))
         else:
             rows = self._in_turn(first, others, seated, asked)
         for job in self._remove(rows):
