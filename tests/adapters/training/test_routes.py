@@ -74,7 +74,13 @@ def test_what_was_made_is_not_made_again(tones, tmp_path, monkeypatch):
     assert len(told) == 3, "in other languages they are to be made"
     assert run() == made
     beside = run(notebook=tmp_path / "beside.jsonl", at_once=2)
-    assert [replace(one, seconds=0.0) for one in beside] == [replace(one, seconds=0.0) for one in made]
+    # Another process may add in another order, and what so few updates make of it is anybody's guess.
+    assert [unmeasured(one) for one in beside] == [unmeasured(one) for one in made]
+    assert all(one.seconds > 0 and one.cer.keys() == one.dev_cer.keys() == {"es"} for one in beside)
+
+
+def unmeasured(made):
+    return replace(made, seconds=0.0, dev_cer={}, cer={})
 
 
 def test_the_table_takes_the_better_learning_rate():
