@@ -1,9 +1,11 @@
 """From the queue to the device and back: each lane takes a batch, runs it on a thread of its own, hands out answers.
 
-A GPU has one lane, with two batches in flight: when half of one has run the next is made, out of what has come until
-then, and given to the device before that is idle. A CPU has one for each core, of one thread and one batch each: many
-threads on one small batch wait for each other more than they help. A batch that leaves the others nothing to do has
-their cores, too. Of several lanes windows of long recordings are never in all, so that a short clip finds one.
+A GPU has one lane with a few batches in flight: when half of the last one has run the next is made, out of what has
+come until then, and given to the device before that is idle. Where what waits fills a batch by itself it is made at
+once: the event loop, which hands out the answers of the batch before, may not come round before half has run. A CPU has
+a lane for each core, of one thread and one batch each: many threads on one small batch wait for each other more than
+they help. A batch that leaves the others nothing to do has their cores, too. Of several lanes windows of long
+recordings are never in all, so that a short clip finds one.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Lanes:
         self._on_step = on_step
         self._count, self._in_flight = count, in_flight
         self._threads = LaneThreads(count, in_flight)
-        self._turns = [_Turn() for _ in range(count)]
+        self._fresh: list[Batch | None] = [None] * count  # of each lane the last batch, until half of it has run
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._work = asyncio.Event()
         self._going = 0  # batches in flight
@@ -130,29 +132,32 @@ class Lanes:
 
     async def _run(self, lane: int) -> None:
         """One of those that take turns to make the lane's batches."""
-        turn = self._turns[lane]
         while True:
-            await turn.free.wait()
             await self._work.wait()
-            if not turn.free.is_set():  # another one has made a batch meanwhile
-                continue
-            batch = self._next_batch()
+            waits = self._fresh[lane] is not None and not self._scheduler.plenty
+            batch = None if waits else self._next_batch()
             if batch is None:
                 self._work.clear()
                 continue
-            turn.take(batch)
+            self._fresh[lane] = batch
             try:
-                await self._step(lane, batch, partial(turn.leave, batch), idle=self._idle())
+                await self._step(lane, batch, partial(self._half, lane, batch), idle=self._idle())
             except Exception as error:  # of who watches the steps, say: the lane outlives it, and nobody waits in vain
                 log.exception("after a forward of %d rows", batch.rows)
                 for job in batch.jobs:
                     self._answer(job, EngineError(f"something went wrong beside the forward: {error}"))
             finally:
-                turn.leave(batch)
+                self._half(lane, batch)
                 self._going -= 1
                 self._long -= batch.long
                 self._residency.release([job.worn for job in batch.jobs], time.monotonic())
                 self.wake()  # a seat may be free now, or the lane that long recordings may take
+
+    def _half(self, lane: int, batch: Batch) -> None:
+        """Half of it has run, or it will not: the next one need not wait for it."""
+        if self._fresh[lane] is batch:
+            self._fresh[lane] = None
+            self.wake()
 
     def _next_batch(self) -> Batch | None:
         now = time.monotonic()
@@ -244,23 +249,3 @@ class Lanes:
             answer.set_exception(result)
         else:
             answer.set_result(result)
-
-
-class _Turn:
-    """Whose batch the next one of a lane has to wait for, until half of it has run."""
-
-    def __init__(self) -> None:
-        self.free = asyncio.Event()
-        self.free.set()
-        self._batch: Batch | None = None
-
-    def take(self, batch: Batch) -> None:
-        """The next batch waits for this one."""
-        self._batch = batch
-        self.free.clear()
-
-    def leave(self, batch: Batch) -> None:
-        """Not for this one any more, if it did."""
-        if self._batch is batch:
-            self._batch = None
-            self.free.set()

@@ -69,8 +69,9 @@ class Runner:
 
     @property
     def in_flight(self) -> int:
-        """Batches that a device has use for at a time: on a GPU one that runs and one that is next."""
-        return 1 if self._device_thread is None else 2
+        """Batches that a device has use for at a time: on a GPU one that runs, one that it has next, and one that the
+        host prepares."""
+        return 1 if self._device_thread is None else 3
 
     def shapes(self, frames: int, rows: int, longest: int) -> list[tuple[int, int]]:
         """The shapes that batches are computed in, where those are few: see :func:`shapes_upto`."""

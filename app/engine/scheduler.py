@@ -53,6 +53,7 @@ class Scheduler:
         self._lanes = lanes
         self.budget = budget
         self._queue: dict[int, Job] = {}
+        self._short = 0  # frames of those that are not of long recordings
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -61,6 +62,7 @@ class Scheduler:
         """Queue ``job`` at the time ``now``."""
         job.times_s["queued"] = now
         self._queue[job.id] = job
+        self._short += 0 if job.long else job.size
 
     def cancel(self, request_id: str) -> list[Job]:
         """Take out the queued jobs of a request whose client has gone, and return them."""
@@ -77,6 +79,11 @@ class Scheduler:
     def waiting(self, *, long: bool = True) -> bool:
         """Whether any job waits for a batch; ``long``: as in :meth:`next_batch`."""
         return any(long or not job.long for job in self._queue.values())
+
+    @property
+    def plenty(self) -> bool:
+        """What waits fills a batch, long recordings aside: to wait for more gains nothing."""
+        return self._short >= self.budget.max_frames
 
     def next_batch(self, now: float, seatable: Seatable, *, long: bool = True) -> Batch | None:
         """The next batch, taken out of the queue; None where no job can run.
@@ -163,4 +170,5 @@ class Scheduler:
     def _remove(self, jobs: list[Job]) -> list[Job]:
         for job in jobs:
             del self._queue[job.id]
+            self._short -= 0 if job.long else job.size
         return jobs

@@ -125,11 +125,17 @@ def test_each_row_is_normalised_alone_and_zero_behind_its_end():
         assert not audio.samples[row, samples.size :].any()
 
 
-def test_rows_may_stay_as_they_are_and_widths_be_rounded_up():
-    audio = pad([clip(0.3, 1)], normalised=False, width=few_widths)
-    assert audio.samples.shape == (1, few_widths(4800))
-    np.testing.assert_array_equal(audio.samples[0, :4800].numpy(), clip(0.3, 1))
-    assert not audio.samples[0, 4800:].any()
+@pytest.mark.parametrize("width", [int, few_widths])
+@pytest.mark.parametrize("rows", [2, 4])
+def test_rows_may_stay_as_they_are_and_both_numbers_be_rounded_up(width, rows):
+    windows = [clip(0.3, 1), clip(0.51, 2)]
+    audio = pad(windows, normalised=False, width=width, rows=rows)
+    assert audio.samples.shape == (rows, width(8160))
+    assert audio.lengths == (4800, 8160)
+    for row, window in zip(audio.samples.numpy(), windows, strict=False):
+        np.testing.assert_array_equal(row[: window.size], window)
+        assert not row[window.size :].any()
+    assert not audio.samples[2:].any()
 
 
 def test_widths_are_few_and_waste_little():

@@ -10,6 +10,7 @@ import torch
 from adapters.errors import AdapterFormatError, TonguesError
 from app.engine.job import Job, worn_of
 from app.engine.pulse import MOST_MISSES
+from app.engine.scheduler import Budget
 from tests.app.engine.test_traffic import WINDOW
 from tests.app.engine.tiers import adapter
 from tests.app.engine.workshop import BUG, Broken, Workshop, quiet
@@ -41,6 +42,38 @@ async def test_the_next_batch_is_made_when_half_of_one_has_run_and_no_third():
         shop.going[2].end()
         await asyncio.gather(*waiting, last)
         assert [step.seconds for step in shop.steps] == [0.25] * 3, "the device's own, not the time in flight"
+
+
+async def test_what_fills_a_batch_waits_for_no_half():
+    async with Workshop(count=1, in_flight=3, budget=Budget(max_frames=300)) as shop:  # three windows
+        shop.submit(1)
+        await shop.see([1])
+        for number in (2, 3):
+            shop.submit(number)
+        await shop.see([1])
+        for number in range(4, 9):
+            shop.submit(number)
+        await shop.see([1], [2, 3, 4], [5, 6, 7])
+        for number in (9, 10):
+            shop.submit(number)
+        await shop.see([1], [2, 3, 4], [5, 6, 7])
+        shop.going[0].end()
+        await shop.see([1], [2, 3, 4], [5, 6, 7], [8, 9, 10])
+        shop.going[1].end()
+        shop.submit(11)
+        await shop.see([1], [2, 3, 4], [5, 6, 7], [8, 9, 10])
+        shop.going[3].on_half()
+        await shop.see([1], [2, 3, 4], [5, 6, 7], [8, 9, 10], [11])
+
+
+async def test_long_recordings_wait_for_half_however_many_they_are():
+    async with Workshop(count=1, in_flight=3, budget=Budget(max_frames=300)) as shop:
+        for number in range(8):
+            shop.submit(number, long=True)
+        await shop.see([0, 1, 2])
+        shop.submit(8)
+        shop.going[0].on_half()
+        await shop.see([0, 1, 2], [8, 3, 4])
 
 
 async def test_the_end_of_a_batch_does_not_open_the_turn_of_the_one_behind_it():

@@ -34,7 +34,13 @@ class Workshop:
     """Lanes whose forwards are :class:`Forward`, and one adapter."""
 
     def __init__(
-        self, *, count: int, in_flight: int, failing: Sequence[int] = (), probe: Callable[[], object] = lambda: None
+        self,
+        *,
+        count: int,
+        in_flight: int,
+        failing: Sequence[int] = (),
+        probe: Callable[[], object] = lambda: None,
+        budget: Budget | None = None,
     ) -> None:
         self.going: list[Forward] = []
         self.steps: list[Step] = []
@@ -44,7 +50,7 @@ class Workshop:
             bank, Files().load, max_seats=2, max_host_bytes=1 << 20, on_seated=lambda: self.lanes.wake()
         )
         self.lanes = Lanes(
-            Scheduler(Budget(), count),
+            Scheduler(budget or Budget(), count),
             self.tiers,
             self.forward,
             count=count,
