@@ -20,8 +20,7 @@ from adapters.vocab import Vocab
 _LEAST = np.float32(math.exp(-20.0))
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word: its text, begin and end in seconds from the start of the audio, and a confidence in 0..1."""
 
     text: str
@@ -136,27 +135,21 @@ def words(path: BestPath, vocab: Vocab, *, frame_s: float, duration_s: float) ->
     frame of its last one; its confidence is the mean over its letters of each letter's best frame.
     """
     letters = _letters(path, vocab)
-    gaps = vocab.spaces[letters.tokens].nonzero()[0]
-    edges = np.empty(len(gaps) + 2, dtype=np.int64)
-    edges[0], edges[1:-1], edges[-1] = -1, gaps, len(letters.tokens)
-    firsts, stops = edges[:-1] + 1, edges[1:]
-    some = firsts < stops
-    firsts, stops = firsts[some], stops[some]
-    begins_s = letters.begins[firsts] * frame_s
-    ends_s = np.maximum(np.minimum(letters.ends[stops - 1] * frame_s, duration_s), begins_s)
-    sums = np.concatenate([_ZERO, letters.probabilities.cumsum()])
-    sure = (sums[stops] - sums[firsts]) / (stops - firsts)
-    told = (begins_s.round(3).tolist(), ends_s.round(3).tolist(), sure.round(4).tolist())
-    return list(map(Word, vocab.spell(letters.tokens, firsts, stops), *told))
+    begins, ends, sure = letters.begins.tolist(), letters.ends.tolist(), letters.probabilities.tolist()
+    found = []
+    for first, stop, text in vocab.spell(letters.tokens):
+        frames = begins[first], ends[stop - 1]
+        mean = sum(sure[first:stop]) / (stop - first)
+        found.append(Word.at(text, frames, mean, frame_s=frame_s, duration_s=duration_s))
+    return found
 
 
-_ZERO = np.zeros(1)
 _LONG = 12  # frames
 
 
 class _Letters(NamedTuple):
     """What is said, in order, gaps between words too, column by column. ``ends``: frames, each one beyond the letter's
-    last; ``probabilities``: float64, of its best frame."""
+    last; ``probabilities``: of its best frame."""
 
     tokens: np.ndarray
     begins: np.ndarray
@@ -165,13 +158,14 @@ class _Letters(NamedTuple):
 
 
 def _letters(path: BestPath, vocab: Vocab) -> _Letters:
-    changes = np.ones(len(path), dtype=bool)
-    np.not_equal(path.ids[1:], path.ids[:-1], out=changes[1:])
-    begins = changes.nonzero()[0]
-    ends = np.append(begins[1:], len(path))
-    said = vocab.says[path.ids[begins]]
-    begins, ends = begins[said], ends[said]
-    return _Letters(path.ids[begins], begins, ends, _most(path.probabilities, begins, ends).astype(np.float64))
+    if not len(path):
+        return _Letters(path.ids, path.ids, path.ids, path.probabilities)
+    changes = (path.ids[1:] != path.ids[:-1]).nonzero()[0]
+    edges = np.empty(changes.size + 2, dtype=np.int64)  # of runs of one token
+    edges[0], edges[1:-1], edges[-1] = 0, changes + 1, len(path)
+    said = vocab.says[path.ids[edges[:-1]]]
+    begins, ends = edges[:-1][said], edges[1:][said]
+    return _Letters(path.ids[begins], begins, ends, _most(path.probabilities, begins, ends))
 
 
 def _most(values: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:

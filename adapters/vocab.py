@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,17 @@ def is_special(token: str) -> bool:
 
 def _is_text(token: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in token)
+
+
+def _parted(texts: Iterable[str]) -> list[list[str]]:
+    """As ``str.split(" ")`` parts a string of letters."""
+    parts: list[list[str]] = [[]]
+    for text in texts:
+        if text == " ":
+            parts.append([])
+        else:
+            parts[-1].append(text)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -96,16 +107,21 @@ class Vocab:
         """A text, or a word, in the letters that are tokens: what :meth:`told` made of it undone."""
         return text.translate(_SMALL_SIGMAS) if self.lowers else text
 
-    def spell(self, token_ids: np.ndarray, firsts: np.ndarray, stops: np.ndarray) -> list[str]:
-        """The texts of ``token_ids`` (N,) from each of ``firsts`` (W,) up to the one of ``stops`` (W,)."""
-        spans = zip(firsts.tolist(), stops.tolist(), strict=True)
+    def spell(self, token_ids: np.ndarray) -> list[tuple[int, int, str]]:
+        """The words of ``token_ids`` (N,), each with the place of its first token and the one behind its last. Every
+        token is one that :attr:`says` something."""
+        parts: Iterable[Sequence[str]]
         if self._letters is not None:
-            text = self._letters[token_ids].tobytes().decode("utf-32-le")
-            words = [text[first:stop] for first, stop in spans]
+            parts = self._letters[token_ids].tobytes().decode("utf-32-le").split(" ")
         else:
-            texts = [self._texts[token_id] for token_id in token_ids.tolist()]
-            words = ["".join(texts[first:stop]) for first, stop in spans]
-        return [word.lower() for word in words] if self.lowers else words
+            parts = _parted(self._texts[token_id] for token_id in token_ids.tolist())
+        found, first = [], 0
+        for part in parts:
+            stop = first + len(part)
+            if part:
+                found.append((first, stop, self.told("".join(part))))
+            first = stop + 1
+        return found
 
     @cached_property
     def _letters(self) -> np.ndarray | None:
@@ -113,11 +129,6 @@ class Vocab:
         if any(len(text) > 1 for text in self._texts):
             return None
         return np.array([ord(text or " ") for text in self._texts], dtype="<u4")
-
-    @cached_property
-    def spaces(self) -> np.ndarray:
-        """(V,) bool: the tokens that part words."""
-        return np.array([text == " " for text in self._texts], dtype=bool)
 
     def encode(self, text: str) -> list[int]:
         """Label ids of ``text``, longest token first; runs of white space are one delimiter.

@@ -17,7 +17,8 @@ BLANK_FIRST = Vocab(("<pad>", "|", "a", "b", "c"))
 BLANK_LAST = Vocab(("a", "b", "<unk>", "c", "|", "[PAD]"))
 SPACED = Vocab(("<s>", "<pad>", " ", "a", "b", "c"))
 UNPARTED = Vocab(("a", "<pad>", "b", "c"))
-VOCABS = [BLANK_FIRST, BLANK_LAST, SPACED, UNPARTED]
+PIECES = Vocab(("<pad>", "|", "a", "ch", "h"))
+VOCABS = [BLANK_FIRST, BLANK_LAST, SPACED, UNPARTED, PIECES]
 
 vocabs = st.sampled_from(VOCABS)
 

@@ -41,13 +41,13 @@ def test_longest_token_first():
 
 def test_a_sigma_among_small_letters_is_what_the_word_makes_of_it():
     vocab = Vocab(("<pad>", "|", "α", "ο", "Σ"))
-    ids = np.array([4, 3, 4, 2, 4])
-    assert vocab.spell(ids, np.array([0, 3]), np.array([3, 5])) == ["σος", "ας"]
+    ids = np.array([4, 3, 4, 1, 2, 4])
+    assert vocab.spell(ids) == [(0, 3, "σος"), (4, 6, "ας")]
     assert vocab.encode("σος ας") == [4, 3, 4, 1, 2, 4]
     assert vocab.spelling("σος") == "ΣοΣ"
     assert Vocab.from_json(vocab.to_json()) == vocab
     capitals = Vocab(("<pad>", "|", "Α", "Ο", "Σ"))
-    assert capitals.spell(ids, np.array([0, 3]), np.array([3, 5])) == ["ΣΟΣ", "ΑΣ"]
+    assert capitals.spell(ids) == [(0, 3, "ΣΟΣ"), (4, 6, "ΑΣ")]
     with pytest.raises(DataError, match="no token for 'σ', 'ς'"):
         capitals.encode("σς")
 
