@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adapters.windows import Window
 
@@ -15,9 +15,9 @@ Stage = Literal["queued", "batched", "started", "finished"]
 Part = Literal["whole", "trunk", "top"]
 
 
-@dataclass(frozen=True, order=True)
-class Worn:
-    """The version of an adapter that a job is bound to, for all of its request's windows."""
+class Worn(NamedTuple):
+    """The version of an adapter that a job is bound to, for all of its request's windows. A tuple, since the books look
+    it up dozens of times a request."""
 
     name: str
     version: str

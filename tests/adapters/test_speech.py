@@ -54,6 +54,17 @@ def test_what_is_heard_is_the_speech_alone(language: str, before: float, behind:
     assert abs(at + heard.samples.size - before * SAMPLE_RATE - speech.size) < 0.3 * SAMPLE_RATE
 
 
+@pytest.mark.parametrize("constant", [0.001, 0.0029, 0.0031, 0.1, -0.4])
+@pytest.mark.parametrize("level", [1e-6, 1e-5, 1e-4])
+@pytest.mark.parametrize("loudness", [0.02, 1.0])
+def test_a_constant_part_changes_nothing(loudness: float, level: float, constant: float) -> None:
+    speech = loudness * SPEECH["ru"]
+    samples = np.concatenate([quiet(1.0, level), speech, quiet(2.0, level), speech, quiet(1.0, level)])
+    found = stretches(samples - samples.mean(), GEOMETRY)
+    assert len(found) > 3
+    assert stretches(samples + np.float32(constant), GEOMETRY) == found
+
+
 def test_a_pause_parts_stretches_and_words() -> None:
     first, second = SPEECH["es"][:40_000], SPEECH["es"][40_000:80_000]
     windows = list(cut([np.concatenate([first, quiet(2.0), second])], GEOMETRY))
