@@ -168,8 +168,7 @@ def _fill(padded: Tensor, windows: Sequence[np.ndarray]) -> None:
     """Rows (N,) float32 -> ``padded`` (B, W), zeros behind them and below: by one call, which lets go of Python's lock
     once, where two a row would wait for it twice a row."""
     rows, width = padded.shape
-    shortest = min(window.size for window in windows)
-    zeros = torch.zeros(max(width - shortest, width if rows > len(windows) else 0))
+    zeros = torch.zeros(width)
     parts = [part for w in windows for part in (torch.from_numpy(w), zeros[: width - w.size])]
     torch.cat([*parts, *[zeros] * (rows - len(windows))], out=padded.view(-1))
 
