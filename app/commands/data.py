@@ -83,14 +83,22 @@ def synthesise_command(
     out: Annotated[Path, typer.Option(help="The manifest to write, beside audio/.")],
     lang: Annotated[str, typer.Option(help="Language tags, separated by commas.")],
     packages: Annotated[Path | None, typer.Option(help="As for build: where the texts are.")] = None,
-    takes: Annotated[int, typer.Option(min=1, help="Voices that say each sentence.")] = 1,
+    takes: Annotated[int, typer.Option(min=0, help="Voices of eSpeak NG that say each sentence.")] = 1,
+    voices: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="A TOML file of further voices, commands of other synthesizers."
+        ),
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Sentences that each of those says at most.")] = 1000,
     most: Annotated[
         int | None, typer.Option(min=1, help="With sentences of a game's stories, up to so many a language.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that speak.")] = 2,
 ) -> None:
-    """Sentences in the voices of a synthesizer, for languages without recordings or to pretrain on besides them."""
+    """Sentences in the voices of synthesizers, for languages without recordings or to pretrain on besides them."""
     from adapters.training.corpus.synthetic import synthesise
+    from adapters.training.corpus.voices import read_voices
 
     console = Console(stderr=True)
     tags = listed(lang)
@@ -103,6 +111,8 @@ def synthesise_command(
             packages,
             takes=takes,
             most=most,
+            voices=[] if voices is None else read_voices(voices),
+            each=each,
             workers=workers,
             announce=console.print,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
