@@ -56,7 +56,7 @@ class AdapterRecord:
     ``language`` is a BCP 47 tag. ``fingerprint`` is that of the backbone it was trained on, or None for an imported
     one, which is accepted by shape and called unverified. ``metrics`` holds, for each split that was measured, its
     error rates as fractions: ``{"test": {"wer": 0.31, "cer": 0.08}}``. ``training`` is free JSON. ``synthetic`` says
-    that the speech it learnt from was synthesised.
+    that all the speech it learnt from was synthesised.
     """
 
     name: str

@@ -18,12 +18,12 @@ from adapters.vocab import Vocab
 log = logging.getLogger("tongues.training")
 
 
-def clips_for(manifest: Path, language: str, config: TrainConfig) -> dict[str, list[Clip]]:
-    """By split, those of ``language`` that ``config`` wants. Raises :class:`~adapters.errors.DataError` where there are
-    none."""
+def clips_for(manifest: Path, language: str, config: TrainConfig, also: Sequence[Path] = ()) -> dict[str, list[Clip]]:
+    """By split, those of ``language`` that ``config`` wants; as ``beside``, the train clips of the manifests ``also``.
+    Raises :class:`~adapters.errors.DataError` where there are none."""
     every = read_manifest(manifest)
     spoken = {clip.language for clip in every}
-    clips = [clip for clip in every if language_key(clip.language) == language_key(language)]
+    clips = [clip for clip in every if _speaks(clip, language)]
     clips = [replace(clip, language=language) for clip in clips]  # however the manifest spells it
     if not clips:
         raise DataError(f"{manifest}: no clips of {language!r}; there are {', '.join(sorted(spoken))}")
@@ -37,7 +37,15 @@ def clips_for(manifest: Path, language: str, config: TrainConfig) -> dict[str, l
         if not some:
             of = f" from {', '.join(config.sources)}" if config.sources else ""
             raise DataError(f"{manifest}: no {split} clips of {language!r}{of}; train, dev and test each need some")
+    others = [clip for path in also for clip in read_manifest(path) if clip.split == "train"]
+    found["beside"] = [replace(clip, language=language) for clip in others if _speaks(clip, language)]
+    if also and not found["beside"]:
+        raise DataError(f"{', '.join(map(str, also))}: no train clips of {language!r}; train it without --also")
     return found
+
+
+def _speaks(clip: Clip, language: str) -> bool:
+    return language_key(clip.language) == language_key(language)
 
 
 def warn_of_letters(clips: Mapping[str, Sequence[Clip]], vocab: Vocab) -> None:

@@ -27,7 +27,7 @@ from adapters.store import AdapterStore
 from adapters.training.backbone_folder import check_tuned, start_head, write_tuned
 from adapters.training.clip_samples import check_clips
 from adapters.training.clips import clips_for, warn_of_letters
-from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary
+from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary, weights_beside
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.licence import licence_of
 from adapters.training.looks import Looks
@@ -63,13 +63,15 @@ def train(
     out: Path | None = None,
     device: str = "cpu",
     keep_trunk: bool = True,
+    also: Sequence[Path] = (),
 ) -> AdapterRecord:
     """Train for ``language`` on ``models``/backbone, and publish the adapter in ``models``/adapters as ``name``.
 
     Full fine-tuning makes a model folder of its own, ``out``, with the changed backbone and its head as an adapter.
     ``folder`` keeps checkpoints: the same call again goes on where the last one stopped; and test.jsonl, what was heard
     in the test clips. It becomes the default of its language where it is named for it. ``keep_trunk``: compute what is
-    frozen once, beside the manifest, instead of at every step. Of several processes
+    frozen once, beside the manifest, instead of at every step. ``also``: manifests whose train clips are learnt from
+    beside, of other voices say; dev and test stay the corpus' own. Of several processes
     (:mod:`adapters.training.processes`, or accelerate's own launcher) each takes batches of its own.
     Raises :class:`~adapters.errors.DataError` for a manifest without usable clips of the language, a folder with
     another run in it, a device that is not there, or a name that an adapter of another language has,
@@ -86,7 +88,7 @@ def train(
     check_device(device)
     if device == "cpu":
         tune_cpu()
-    run = _Run(manifest, models, language, folder, config, out=out, device=device, keep_trunk=keep_trunk)
+    run = _Run(manifest, models, language, folder, config, out=out, device=device, keep_trunk=keep_trunk, also=also)
     run.learn()
     if run.first:
         run.publish(name or language, out or models)
@@ -106,6 +108,7 @@ class _Run:
         out: Path | None,
         device: str,
         keep_trunk: bool,
+        also: Sequence[Path],
     ) -> None:
         self.language, self.folder, self.config = language, folder, config
         self.backbone = models / "backbone"
@@ -121,7 +124,10 @@ class _Run:
         )
         self.device = device if device == "cpu" else str(self.together.device)
         self.first = self.together.is_main_process
-        self.clips = clips_for(manifest, language, config)
+        self.clips = clips_for(manifest, language, config, also)
+        beside = self.clips.pop("beside")
+        weights = weights_beside(self.clips["train"], beside, 0.0, config.also_share) if beside else None
+        self.clips["train"] += beside
         self.vocab = vocabulary(self.clips["train"])
         if self.first:
             warn_of_letters(self.clips, self.vocab)
@@ -139,7 +145,7 @@ class _Run:
         if out is not None:
             check_tuned(out / "backbone", made_from)
         claim(folder, made_from, rank=self.together.process_index)
-        varied = Variations(self.cache, config.variations, config.augmentation, config.seed)
+        varied = Variations(self.cache, config.variations, config.augmentation, config.seed, weights)
         plain = Variations(dev, 1, Augmentation(), 0)
         processes = self.together.num_processes
         every = islice(varied.batches(config.batch_s / processes), config.steps * processes)
@@ -246,7 +252,7 @@ class _Run:
             metrics=metrics,
             training=training,
             licence=licence_of(clip.licence for clip in self.cache.clips),
-            synthetic=any(clip.synthetic for clip in self.cache.clips),
+            synthetic=all(clip.synthetic for clip in self.cache.clips),
         )
 
     def _cer(self) -> float:

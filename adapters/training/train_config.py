@@ -21,7 +21,8 @@ class TrainConfig:
     ``full`` for all, and then everything but the convolutions in front. ``variations``: how many variations of each
     clip the steps draw from, the first of them the clip itself. ``batch_s``: seconds of clips a step, padding with
     them. ``sources``: train on these sources alone. ``minutes``: train on so much of them at most, drawn at random.
-    ``patience``: end after so many looks at the dev split without a lower CER, None to go through all steps.
+    ``also_share``: of the seconds, those of clips from beside the corpus, where there are any. ``patience``: end after
+    so many looks at the dev split without a lower CER, None to go through all steps.
     """
 
     method: Method = "bottleneck"
@@ -37,5 +38,6 @@ class TrainConfig:
     )
     sources: tuple[str, ...] = ()
     minutes: float | None = None
+    also_share: float = 0.5
     patience: int | None = None
     seed: int = 0

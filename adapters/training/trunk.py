@@ -32,12 +32,13 @@ _HOP = 320  # samples a frame; only for how widths are rounded
 @dataclass(frozen=True)
 class Variations:
     """``count`` variations of each clip of ``cache``, the first of them the clip itself. Row ``variation * clips +
-    clip`` is always the same."""
+    clip`` is always the same. ``weights``: how often an epoch draws each clip, once each without it."""
 
     cache: AudioCache
     count: int
     augmentation: Augmentation
     seed: int
+    weights: Sequence[float] | None = None
 
     def __len__(self) -> int:
         return self.count * len(self.cache)
@@ -51,13 +52,14 @@ class Variations:
         )
 
     def batches(self, batch_s: float) -> Iterator[list[int]]:
-        """Batches of rows, without end, each of at most so many seconds of clips and padding: an epoch draws one
-        variation of every clip."""
+        """Batches of rows, without end, each of at most so many seconds of clips and padding: an epoch draws
+        every clip in one variation, as often as its weight says."""
         clips = len(self.cache)
         lengths = [self.cache.length(clip) for clip in range(clips)]
         for epoch in itertools.count():
             variation = np.random.default_rng([self.seed, epoch]).integers(0, self.count, clips)
-            for batch in epoch_batches(lengths, int(batch_s * SAMPLE_RATE), seed=self.seed, epoch=epoch):
+            most = int(batch_s * SAMPLE_RATE)
+            for batch in epoch_batches(lengths, most, seed=self.seed, epoch=epoch, weights=self.weights):
                 yield [clip + clips * int(variation[clip]) for clip in batch]
 
     @property

@@ -41,6 +41,11 @@ def train_command(
     ] = True,
     source: Annotated[str, typer.Option(help="Only clips of these sources, separated by commas.")] = "",
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Train on so much of the clips at most.")] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="A further manifest to learn from, of other voices say; may be given several times."),
+    ] = None,
+    also_share: Annotated[float, typer.Option(min=0.01, max=0.95, help="Of the seconds, those from --also.")] = 0.5,
     telephone: Annotated[
         float, typer.Option(min=0, max=1, help="Of the varied clips, those sent through a telephone line.")
     ] = 0.15,
@@ -88,6 +93,7 @@ def train_command(
             lr=lr,
             sources=tuple(listed(source)),
             minutes=minutes,
+            also_share=also_share,
             patience=patience,
             augmentation=replace(TrainConfig().augmentation, telephone=telephone),
             seed=seed,
@@ -96,12 +102,12 @@ def train_command(
         for tag in tags:  # what is wrong with the last is told before the first is trained
             check_name(name or tag)
             check_replaces(store, name or tag, tag)
-            clips_for(data, tag, config)
+            clips_for(data, tag, config, also or ())
         for tag in tags:
             adapter = name or tag
             had = _has_language_model(store, adapter)
             folder = (run or Path("runs") / models.name) / adapter
-            told = partial(train, name=adapter, out=out, device=device, keep_trunk=keep_trunk)
+            told = partial(train, name=adapter, out=out, device=device, keep_trunk=keep_trunk, also=tuple(also or ()))
             with _room(out):
                 run_processes(told, (data, models, tag, folder, config), processes)
             record = store.record(adapter)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -268,3 +270,12 @@ def test_a_trunk_that_was_cut_off_is_made_again(variations, trained, tmp_path, m
     assert list(cache.folder.iterdir()) == []
     monkeypatch.setattr(Encoder, "trunk", trunk)
     assert len(cache.below(1, range(len(variations))).states) == len(variations)
+
+
+def test_an_epoch_draws_a_clip_as_often_as_its_weight_says(variations):
+    clips = len(variations.cache)
+    weighed = replace(variations, weights=[0.5 if number % 2 else 2.0 for number in range(clips)])
+    rows = itertools.chain.from_iterable(itertools.islice(weighed.batches(4.0), 400))
+    drawn = Counter(row % clips for row in rows)
+    rarely, often = (sum(drawn[number] for number in range(first, clips, 2)) for first in (1, 0))
+    assert often / rarely == pytest.approx(4, rel=0.25)

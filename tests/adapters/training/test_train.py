@@ -194,6 +194,24 @@ def test_one_source_alone(tones, models, tmp_path):
     assert not record.default, "named for something else, it does not push itself before the language's own"
 
 
+def test_clips_beside_the_corpus_are_learnt_from_and_never_measured(tones, models, tmp_path):
+    others = write_corpus(tmp_path / "beside")
+    clips = [replace(clip, source="others", synthetic=True) for clip in read_manifest(others)]
+    write_manifest(others, [clip for clip in clips if clip.language == "es"])
+    record = train(tones, models, "es", tmp_path / "run", SHORT, also=[others])
+    count = {split: sum(clip.language == "es" and clip.split == split for clip in clips) for split in ("train", "test")}
+    assert record.training["data"]["clips"] == 2 * count["train"]
+    assert "others" in record.training["sources"]
+    assert len((tmp_path / "run/test.jsonl").read_text().splitlines()) == count["test"]
+    assert not record.synthetic, "where recordings are among them"
+    alone = train(others, models, "es", tmp_path / "alone", SHORT, also=[others])
+    assert alone.synthetic
+    with pytest.raises(DataError, match=r"manifest.jsonl: no train clips of 'fr'; train it without --also"):
+        train(tones, models, "fr", tmp_path / "none", SHORT, also=[others])
+    with pytest.raises(DataError, match="differs in data, texts"):
+        train(tones, models, "es", tmp_path / "run", SHORT)
+
+
 def test_a_head_alone_and_all_norms(tones, models, tmp_path):
     head = train(tones, models, "es", tmp_path / "head", replace(SHORT, method="head", norms="none"), name="head")
     assert head.config.layers == ()
