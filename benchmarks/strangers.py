@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     learnt = {clip.text for clip in read_manifest(given.data) if clip.split == "train"}
     clips = strangers(root, given.out)
     print("| language | clips | CER | WER | clips of new sentences | CER | WER |\n|---|---|---|---|---|---|---|")
-    every = _rates(given.models, clips, given.out)
-    new = _rates(given.models, [clip for clip in clips if clip.text not in learnt], given.out)
+    every = _rates(given.models, clips, given.out / "manifest.jsonl")
+    new = _rates(given.models, [clip for clip in clips if clip.text not in learnt], given.out / "new.jsonl")
     for language in every:
         cells = [_cells(rates[language]) if language in rates else "0 | |" for rates in (every, new)]
         print(f"| {language} | {' | '.join(cells)} |")
@@ -84,9 +84,9 @@ def _prompts(root: Path, language: str) -> Iterator[Recording]:
             yield Recording(path, name.replace("/", "--"), text, language, package, licence, where=str(path))
 
 
-def _rates(models: Path, clips: Sequence[Clip], out: Path) -> dict[str, Rates]:
-    write_manifest(out / "manifest.jsonl", clips)
-    return evaluate(models, out / "manifest.jsonl") if clips else {}
+def _rates(models: Path, clips: Sequence[Clip], manifest: Path) -> dict[str, Rates]:
+    write_manifest(manifest, clips)
+    return evaluate(models, manifest) if clips else {}
 
 
 def _cells(rates: Rates) -> str:

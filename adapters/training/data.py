@@ -11,12 +11,10 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 
 from adapters.durable import naming
 from adapters.errors import DataError
@@ -153,73 +151,6 @@ def text_key(clips: Sequence[Clip]) -> str:
     """What the clips say, and in which languages, as 16 hex digits."""
     lines = "".join(f"{clip.language}\0{clip.text}\n" for clip in clips)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How a clip is varied each time that it is drawn; zeros leave it alone.
-
-    ``speed``: largest relative change of speed, pitch and formants together. ``telephone``: share of clips sent through
-    an 8 kHz mu-law line. ``noise``: share with white or pink noise added at 5 to 30 dB. ``filter``: share through a
-    random gentle tilt of the spectrum, as another microphone would. ``bands``: share that loses a band of up to a fifth
-    of the mel scale (Kharitonov et al. 2020, Data Augmenting Contrastive Learning of Speech Representations in the Time
-    Domain).
-    """
-
-    speed: float = 0.0
-    telephone: float = 0.0
-    noise: float = 0.0
-    filter: float = 0.0
-    bands: float = 0.0
-
-    def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(N,) float32 -> (N',) float32."""
-        if self.speed:
-            factor = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.speed)))
-            samples = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
-        if self.filter and rng.random() < self.filter:
-            a = float(rng.uniform(-0.7, 0.7))
-            samples = samples + a * np.concatenate([np.zeros(1, np.float32), samples[:-1]])
-        if self.telephone and rng.random() < self.telephone:
-            samples = through_telephone(samples)
-        if self.bands and rng.random() < self.bands:
-            samples = _without_a_band(samples, rng)
-        if self.noise and rng.random() < self.noise:
-            samples = samples + _noise(samples, rng)
-        return samples.astype(np.float32, copy=False)
-
-
-def through_telephone(samples: np.ndarray) -> np.ndarray:
-    """8 kHz, 8-bit mu-law (ITU-T G.711) and back, (N,) -> (N,) float32."""
-    narrow = soxr.resample(samples, SAMPLE_RATE, 8000)
-    peak = float(np.abs(narrow).max(initial=1e-6))
-    x = narrow / peak
-    mu = 255.0
-    coded = np.round((np.sign(x) * np.log1p(mu * np.abs(x)) / np.log1p(mu) + 1) * 127.5) / 127.5 - 1
-    x = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(mu)) / mu
-    wide = soxr.resample((x * peak).astype(np.float32), 8000, SAMPLE_RATE)
-    return np.resize(wide, samples.size) if wide.size >= samples.size else np.pad(wide, (0, samples.size - wide.size))
-
-
-def _without_a_band(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    highest = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    width = rng.uniform(0, highest / 5)
-    low = rng.uniform(0, highest - width)
-    begin_hz, end_hz = (700 * (10 ** (mel / 2595) - 1) for mel in (low, low + width))
-    spectrum = np.fft.rfft(samples)
-    spectrum[int(begin_hz * samples.size / SAMPLE_RATE) : int(end_hz * samples.size / SAMPLE_RATE)] = 0
-    return np.fft.irfft(spectrum, samples.size).astype(np.float32)
-
-
-def _noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    noise = rng.standard_normal(samples.size).astype(np.float32)
-    if rng.random() < 0.5:  # pink enough: a leaky sum of white noise
-        spectrum = np.fft.rfft(noise)
-        spectrum /= np.sqrt(np.arange(1, spectrum.size + 1))
-        noise = np.fft.irfft(spectrum, samples.size).astype(np.float32)
-    level = np.sqrt(np.mean(samples**2) / (np.mean(noise**2) + 1e-12))
-    scaled: np.ndarray = noise * (level * 10 ** (-rng.uniform(5, 30) / 20))
-    return scaled
 
 
 def epoch_batches(

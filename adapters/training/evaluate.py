@@ -23,8 +23,8 @@ from adapters.loaded import LoadedAdapter
 from adapters.recogniser import Recogniser
 from adapters.registry import Registry
 from adapters.store import AdapterStore
+from adapters.training.augmentation import through_telephone
 from adapters.training.clip_samples import clip_samples
-from adapters.training.data import through_telephone
 from adapters.training.manifest import SPLITS, Clip, read_manifest
 from adapters.training.precision import check_device
 from adapters.vocab import Vocab

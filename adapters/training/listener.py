@@ -18,8 +18,9 @@ from adapters.frontend import SAMPLE_RATE, few_widths, pad
 from adapters.language_head import Letters
 from adapters.registry import RegisteredAdapter, Registry
 from adapters.store import AdapterStore
+from adapters.training.augmentation import Augmentation
 from adapters.training.backbone_folder import read_head
-from adapters.training.data import AudioCache, Augmentation, epoch_batches
+from adapters.training.data import AudioCache, epoch_batches
 from adapters.training.manifest import Clip
 from adapters.training.precision import check_device
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from adapters.training.augmentation import Augmentation
 from adapters.training.backbone_folder import BackboneShape
-from adapters.training.data import Augmentation
 
 Stage = Literal["units", "contrastive", "phones", "ctc"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -39,8 +39,8 @@ STAGE: dict[Stage, StageConfig] = {
 }
 """Each as it is run unless something else is asked for."""
 
-STRONG = Augmentation(speed=0.15, telephone=0.1, noise=0.15, filter=0.4, bands=0.3)
-"""For many passes through little audio."""
+STRONG = Augmentation(voice=0.5, speed=0.1, equaliser=0.3, filter=0.2, telephone=0.15, gsm=0.1, bands=0.3, noise=0.15)
+"""For many passes through little audio, of few voices."""
 
 
 @dataclass(frozen=True)

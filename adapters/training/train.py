@@ -24,10 +24,11 @@ from adapters.frontend import SAMPLE_RATE
 from adapters.language import language_tag
 from adapters.record import AdapterRecord, check_name
 from adapters.store import AdapterStore
+from adapters.training.augmentation import Augmentation
 from adapters.training.backbone_folder import check_tuned, start_head, write_tuned
 from adapters.training.clip_samples import check_clips
 from adapters.training.clips import clips_for, warn_of_letters
-from adapters.training.data import AudioCache, Augmentation, encoded, text_key, vocabulary, weights_beside
+from adapters.training.data import AudioCache, encoded, text_key, vocabulary, weights_beside
 from adapters.training.evaluate import Candidate, Said, error_rates, hear
 from adapters.training.licence import licence_of
 from adapters.training.looks import Looks

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adapters.config import Norms
-from adapters.training.data import Augmentation
+from adapters.training.augmentation import Augmentation
 
 Method = Literal["bottleneck", "lora", "head", "full"]
 METHODS: tuple[Method, ...] = ("bottleneck", "lora", "head", "full")

@@ -23,7 +23,8 @@ from adapters.durable import naming
 from adapters.encoder import Encoder, Frames
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE, few_widths, pad
-from adapters.training.data import AudioCache, Augmentation, epoch_batches
+from adapters.training.augmentation import Augmentation
+from adapters.training.data import AudioCache, epoch_batches
 
 _BATCH_S = 60
 _HOP = 320  # samples a frame; only for how widths are rounded

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from adapters.record import AdapterRecord
-from adapters.training.data import Augmentation
+from adapters.training.augmentation import Augmentation
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import PretrainConfig, StageConfig
 from adapters.training.train import train

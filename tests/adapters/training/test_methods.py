@@ -18,7 +18,8 @@ from adapters.encoder import Encoder
 from adapters.errors import DataError
 from adapters.store import AdapterStore
 from adapters.training import train as module
-from adapters.training.data import AudioCache, Augmentation
+from adapters.training.augmentation import Augmentation
+from adapters.training.data import AudioCache
 from adapters.training.evaluate import evaluate
 from adapters.training.manifest import read_manifest
 from adapters.training.processes import run_processes

@@ -15,7 +15,7 @@ from adapters.backbone import load_backbone, read_normalised
 from adapters.errors import BackboneError, DataError
 from adapters.training import backbone_folder
 from adapters.training import pretrain as module
-from adapters.training.data import Augmentation
+from adapters.training.augmentation import Augmentation
 from adapters.training.manifest import read_manifest, write_manifest
 from adapters.training.pretrain import pretrain
 from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage, StageConfig

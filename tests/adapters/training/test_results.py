@@ -14,7 +14,7 @@ import pytest
 from adapters.backbone import fingerprint
 from adapters.errors import DataError
 from adapters.training import results as module
-from adapters.training.data import Augmentation
+from adapters.training.augmentation import Augmentation
 from adapters.training.manifest import clips_key, read_manifest
 from adapters.training.processes import apart
 from adapters.training.results import Notebook, Outcome, run_trial, run_trials

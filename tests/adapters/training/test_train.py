@@ -17,7 +17,7 @@ from adapters.errors import BackboneError, DataError
 from adapters.registry import Registry
 from adapters.store import AdapterStore
 from adapters.training import train as module
-from adapters.training.data import Augmentation
+from adapters.training.augmentation import Augmentation
 from adapters.training.evaluate import evaluate
 from adapters.training.manifest import Clip, Split, read_manifest, write_manifest
 from adapters.training.run_folder import load_checkpoint
