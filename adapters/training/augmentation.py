@@ -68,6 +68,10 @@ class Augmentation:
         return samples.astype(np.float32, copy=False)
 
 
+STRONG = Augmentation(voice=0.5, speed=0.1, equaliser=0.3, filter=0.2, telephone=0.15, gsm=0.1, bands=0.3, noise=0.15)
+"""For many passes through little audio, of few voices."""
+
+
 def through_telephone(samples: np.ndarray) -> np.ndarray:
     """8 kHz, 8-bit mu-law (ITU-T G.711) and back, (N,) -> (N,) float32."""
     narrow = soxr.resample(samples, SAMPLE_RATE, 8000)

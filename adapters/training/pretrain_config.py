@@ -39,9 +39,6 @@ STAGE: dict[Stage, StageConfig] = {
 }
 """Each as it is run unless something else is asked for."""
 
-STRONG = Augmentation(voice=0.5, speed=0.1, equaliser=0.3, filter=0.2, telephone=0.15, gsm=0.1, bands=0.3, noise=0.15)
-"""For many passes through little audio, of few voices."""
-
 
 @dataclass(frozen=True)
 class PretrainConfig:

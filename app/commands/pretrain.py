@@ -40,7 +40,8 @@ def pretrain_command(
         float | None, typer.Option(min=0, max=0.2, help="Frames that begin a masked span of 10, in the CTC stage.")
     ] = None,
     variation: Annotated[
-        Literal["usual", "strong"], typer.Option(help="Of the audio; strong for many passes through little of it.")
+        Literal["usual", "strong"],
+        typer.Option(help="Of the audio; strong where it is little, of few voices."),
     ] = "usual",
     consistency: Annotated[
         float, typer.Option(min=0, help="Weight of saying the same behind two masks, in the CTC stage; 0.2 is usual.")
@@ -58,8 +59,9 @@ def pretrain_command(
     """
     from dataclasses import replace
 
+    from adapters.training.augmentation import STRONG
     from adapters.training.pretrain import pretrain
-    from adapters.training.pretrain_config import STAGE, STRONG, PretrainConfig, Stage
+    from adapters.training.pretrain_config import STAGE, PretrainConfig, Stage
     from adapters.training.processes import run_processes
     from app.commands.console import errors_told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,6 +49,9 @@ def train_command(
     telephone: Annotated[
         float, typer.Option(min=0, max=1, help="Of the varied clips, those sent through a telephone line.")
     ] = 0.15,
+    variation: Annotated[
+        Literal["usual", "strong"], typer.Option(help="Of the audio; strong where few voices were recorded.")
+    ] = "usual",
     seed: Annotated[int, typer.Option(min=0, max=2**32, help="Decides everything random.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share an update, and the cores or GPUs.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -63,6 +66,7 @@ def train_command(
     from adapters.language import language_tag
     from adapters.record import check_name
     from adapters.store import AdapterStore
+    from adapters.training.augmentation import STRONG
     from adapters.training.clips import clips_for
     from adapters.training.processes import run_processes
     from adapters.training.publish_once import check_replaces
@@ -95,7 +99,7 @@ def train_command(
             minutes=minutes,
             also_share=also_share,
             patience=patience,
-            augmentation=replace(TrainConfig().augmentation, telephone=telephone),
+            augmentation=replace(STRONG if variation == "strong" else TrainConfig().augmentation, telephone=telephone),
             seed=seed,
         )
         store = AdapterStore((out or models) / "adapters")

@@ -51,3 +51,15 @@ def test_an_import_says_where_all_is_listed_that_it_leaves_out(tmp_path: Path) -
     assert told[0] == f"left out: {tmp_path}/list.csv:3: missing audio"
     assert told[20:] == ["left out: 10 more", f"30 are left out, all listed in {tmp_path}/out/left-out.jsonl"]
     assert len((tmp_path / "out/left-out.jsonl").read_text().splitlines()) == 30
+
+
+def test_voices_that_are_not_installed_are_told_before_anything_is_made(tmp_path: Path) -> None:
+    clip = Clip(tmp_path / "a.flac", 0.5, "hiss", "en", "made", "CC0-1.0", "train")
+    write_manifest(tmp_path / "manifest.jsonl", [clip])
+    voice = '[[voice]]\nname = "x"\nsource = "y"\nlanguage = "en"\ncommand = ["no-such-program", "{text}", "{wav}"]\n'
+    (tmp_path / "voices.toml").write_text(voice)
+    options = ["--data", str(tmp_path / "manifest.jsonl"), "--out", str(tmp_path / "said/manifest.jsonl")]
+    result = RUN.invoke(data_app, ["synthesise", *options, "--lang", "en", "--voices", str(tmp_path / "voices.toml")])
+    assert result.exit_code == 1
+    assert "voices.toml: not installed: no-such-program" in result.output
+    assert not (tmp_path / "said").exists()

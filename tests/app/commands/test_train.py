@@ -35,6 +35,22 @@ def test_it_publishes_an_adapter_whose_record_says_how_it_was_made(manifest, mod
     assert training["config"]["augmentation"]["speed"] == 0.15
 
 
+def test_it_learns_from_other_voices_beside_and_varies_more(manifest, model_folder, tmp_path):
+    models = tmp_path / "mine"
+    shutil.copytree(model_folder / "backbone", models / "backbone")
+    others = write_corpus(tmp_path / "beside", counts={"train": 5})
+    options = ["--data", manifest, "--models", models, "--run", tmp_path / "run", "--bottleneck", 4, "--steps", 2]
+    result = train(*options, "--lang", "es", "--also", others, "--also-share", 0.3, "--variation", "strong")
+    assert result.exit_code == 0, result.output
+    training = json.loads((models / "adapters/es/adapter.json").read_text())["training"]
+    assert training["data"]["clips"] == 4 + 5
+    assert training["config"]["also_share"] == 0.3
+    assert training["config"]["augmentation"]["voice"] > 0
+    refused = train(*options, "--lang", "es", "--also", tmp_path / "none.jsonl")
+    assert refused.exit_code == 1
+    assert "none.jsonl" in refused.stderr
+
+
 def test_a_language_has_one_adapter_however_it_is_spelt(manifest, model_folder, tmp_path):
     models = tmp_path / "mine"
     shutil.copytree(model_folder / "backbone", models / "backbone")
