@@ -33,7 +33,9 @@ class Augmentation:
     share through a random gentle tilt of it. ``telephone``: share sent through an 8 kHz line in mu-law; ``gsm``:
     through a mobile telephone. ``bands``: share that loses a band of up to a fifth of the mel scale (Kharitonov et
     al. 2020, Data Augmenting Contrastive Learning of Speech Representations in the Time Domain).
-    ``noise``: share with white or pink noise added at 5 to 30 dB.
+    ``noise``: share with white or pink noise added at 5 to 30 dB. ``rumble``: share with a hum of the mains or what
+    wind and handling make below the voice, up to as loud as it; ``low_cut``: share that has lost what lies below some
+    60 to 350 Hz, as small microphones and many lines lose it.
     """
 
     speed: float = 0.0
@@ -44,6 +46,8 @@ class Augmentation:
     voice: float = 0.0
     equaliser: float = 0.0
     gsm: float = 0.0
+    rumble: float = 0.0
+    low_cut: float = 0.0
 
     def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N,) float32 -> (N',) float32. Raises :class:`~adapters.errors.DataError` where Praat is not installed."""
@@ -57,6 +61,10 @@ class Augmentation:
             samples = samples + a * np.concatenate([np.zeros(1, np.float32), samples[:-1]])
         if self.equaliser and rng.random() < self.equaliser:
             samples = _through_a_curve(samples, rng)
+        if self.rumble and rng.random() < self.rumble:
+            samples = samples + _rumble(samples, rng)
+        if self.low_cut and rng.random() < self.low_cut:
+            samples = _without_lows(samples, rng)
         if self.telephone and rng.random() < self.telephone:
             samples = through_telephone(samples)
         if self.gsm and rng.random() < self.gsm:
@@ -68,7 +76,18 @@ class Augmentation:
         return samples.astype(np.float32, copy=False)
 
 
-STRONG = Augmentation(voice=0.5, speed=0.1, equaliser=0.3, filter=0.2, telephone=0.15, gsm=0.1, bands=0.3, noise=0.15)
+STRONG = Augmentation(
+    voice=0.4,
+    speed=0.1,
+    equaliser=0.3,
+    filter=0.2,
+    rumble=0.25,
+    low_cut=0.25,
+    telephone=0.15,
+    gsm=0.1,
+    bands=0.3,
+    noise=0.15,
+)
 """For many passes through little audio, of few voices."""
 
 
@@ -127,6 +146,29 @@ def _through_a_curve(samples: np.ndarray, rng: np.random.Generator) -> np.ndarra
     points = np.linspace(0, _HIGHEST_MEL, _BANDS)
     gains = np.interp(2595 * np.log10(1 + hz / 700), points, rng.normal(0, _GAIN_DB, _BANDS))
     return np.fft.irfft(spectrum * 10 ** (gains / 20), samples.size).astype(np.float32)
+
+
+def _rumble(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """From 25 dB below the clip to 3 above it, where nobody's voice is."""
+    if rng.random() < 0.5:  # the mains, and a few multiples
+        phases = 2 * np.pi * float(rng.choice((50.0, 60.0))) * np.arange(samples.size) / SAMPLE_RATE
+        parts = [rng.uniform(0, 1) / k * np.sin(k * phases + rng.uniform(0, 2 * np.pi)) for k in range(1, 6)]
+        rumble = np.sum(parts, axis=0)
+    else:
+        spectrum = np.fft.rfft(rng.standard_normal(samples.size))
+        hz = np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)
+        rumble = np.fft.irfft(spectrum / (1 + (hz / rng.uniform(30, 120)) ** 4), samples.size)
+    level = np.sqrt(np.mean(samples**2) / (np.mean(rumble**2) + 1e-12))
+    scaled: np.ndarray = (rumble * level * 10 ** (rng.uniform(-25, 3) / 20)).astype(np.float32)
+    return scaled
+
+
+def _without_lows(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Through a Butterworth's curve of the second order, without its delay."""
+    edge_hz = float(np.exp(rng.uniform(np.log(60), np.log(350))))
+    hz = np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)
+    kept = hz**2 / np.sqrt(hz**4 + edge_hz**4)
+    return np.fft.irfft(np.fft.rfft(samples) * kept, samples.size).astype(np.float32)
 
 
 def _without_a_band(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import soundfile
 
-from adapters.training.manifest import read_manifest, write_manifest
 from benchmarks.strangers import SPEAKERS, main, strangers
 from tests.adapters.training.corpus.small_tree import speech_like
 
-TEXTS = {"hello": "Buenos dias senor", "bye": "Si", "digits/1": "uno y nada mas", "odd": "marque 1 ahora"}
+TEXTS = {"hello": "Buenos dias", "digits/1": "Uno", "digits/day-0": "domingo", "digits/2": "2", "digits/hour": "hora"}
 
 
 def small_tree(root: Path) -> Path:
@@ -27,19 +26,16 @@ def small_tree(root: Path) -> Path:
     return root
 
 
-def test_prompts_are_found_by_their_names_and_kept_for_the_test(tmp_path):
+def test_numbers_days_and_months_are_found_by_their_names_and_kept_for_the_test(tmp_path):
     clips = strangers(small_tree(tmp_path / "tree"), tmp_path / "out")
     assert {clip.language for clip in clips} == set(SPEAKERS)
-    assert {(clip.text, clip.split) for clip in clips} == {("buenos dias senor", "test"), ("uno y nada mas", "test")}
+    assert {(clip.text, clip.split) for clip in clips} == {("uno", "test"), ("domingo", "test")}
     assert all(1 < clip.seconds < 2 and clip.path.exists() for clip in clips)
 
 
-def test_sentences_that_were_learnt_are_told_apart(tmp_path, capsys):
-    root = small_tree(tmp_path / "tree")
-    clips = strangers(root, tmp_path / "corpus")
-    learnt = tmp_path / "corpus/learnt.jsonl"
-    write_manifest(learnt, [replace(clip, split="train") for clip in clips if clip.text == "uno y nada mas"])
-    assert len(read_manifest(learnt)) == len(SPEAKERS)
-    main(["--data", str(learnt), "--out", str(tmp_path / "out"), "--packages", str(root)])
+def test_each_language_has_its_rates(tmp_path, capsys):
+    main(["--out", str(tmp_path / "out"), "--packages", str(small_tree(tmp_path / "tree"))])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [(line[0], line[1], line[4]) for line in lines] == [(f"| {tag}", "2", "1") for tag in SPEAKERS]
+    assert [line[:2] for line in lines[:-1]] == [[f"| {tag}", "2"] for tag in SPEAKERS]
+    mean = sum(float(line[2]) for line in lines[:-1]) / len(SPEAKERS)
+    assert float(lines[-1][1].removeprefix("| ")) == pytest.approx(mean, abs=0.11)

@@ -81,6 +81,26 @@ def test_an_equaliser_moves_bands_against_one_another_and_no_sound_in_time():
     assert np.abs(np.diff(change_db)).max() < 25, "and no band is gone"
 
 
+def test_rumble_lies_below_the_voice():
+    samples = spoken()
+    hz = np.fft.rfftfreq(samples.size, 1 / 16_000)
+    for seed in range(20):
+        added = Augmentation(rumble=1.0)(samples, np.random.default_rng(seed)) - samples
+        power = np.abs(np.fft.rfft(added)) ** 2
+        assert power[hz < 320].sum() > 0.97 * power.sum()
+        assert -26 < 20 * np.log10(added.std() / samples.std()) < 4
+
+
+def test_a_small_microphone_loses_what_is_low_and_keeps_the_rest():
+    time_s = np.arange(16_000) / 16_000
+    low, high = (np.sin(2 * np.pi * hz * time_s).astype(np.float32) for hz in (30, 1_500))
+    for seed in range(10):
+        heard = Augmentation(low_cut=1.0)(low + high, np.random.default_rng(seed))
+        power = np.abs(np.fft.rfft(heard))
+        assert power[30] < 0.3 * power[1_500]
+        assert power[1_500] == pytest.approx(8_000, rel=0.02)
+
+
 @pytest.mark.parametrize("count", [1, 400, 1_601, 16_000])
 def test_a_mobile_telephone_keeps_length_and_loudness(count):
     time_s = np.arange(count) / 16_000
@@ -98,7 +118,9 @@ def test_without_augmentation_a_clip_stays_as_it_is():
     np.testing.assert_array_equal(Augmentation()(samples, np.random.default_rng(0)), samples)
 
 
-@pytest.mark.parametrize("kind", ["speed", "telephone", "gsm", "noise", "filter", "bands", "equaliser"])
+@pytest.mark.parametrize(
+    "kind", ["speed", "telephone", "gsm", "noise", "filter", "bands", "equaliser", "rumble", "low_cut"]
+)
 def test_every_kind_of_augmentation_does_something(kind):
     samples = (noise(8_000) / 30_000).astype(np.float32)
     found = Augmentation(**{kind: 0.15 if kind == "speed" else 1.0})(samples, np.random.default_rng(0))
