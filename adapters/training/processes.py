@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import sys
 import threading
@@ -22,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from adapters.errors import TonguesError
 
 Result = TypeVar("Result")
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 PATIENCE = timedelta(days=7)
 """How long processes of a run wait for the first of them, which alone hears dev and test."""
 
@@ -75,6 +78,7 @@ def _process(
     args: tuple[Any, ...],
 ) -> None:
     _watch(parent)
+    _end_at_once_with(parent)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -88,6 +92,15 @@ def _process(
 
 def _watch(parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_at_once_with(parent: int) -> None:
+    """Where Linux does it, whatever this process is at: one whose peer ended first may hang in its own end, where no
+    thread of Python runs any more. For processes that a thread began which waits for them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _end_with(parent: int) -> None:
