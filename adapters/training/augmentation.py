@@ -16,9 +16,8 @@ import soxr
 from adapters.errors import DataError
 from adapters.frontend import SAMPLE_RATE
 
-_FORMANTS, _PITCH_HZ, _RANGE = 1.2, (90.0, 270.0), 1.5
-"""Of another voice: the most that its formants are higher or lower, between which its pitch lies, and the most that it
-is livelier or calmer."""
+_FORMANTS, _PITCH_HZ = 1.2, (90.0, 270.0)
+"""Of another voice: the most that its formants are higher or lower, and between which its pitch lies."""
 _GAIN_DB, _BANDS = 6.0, 9
 _HIGHEST_MEL = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
 
@@ -27,8 +26,8 @@ _HIGHEST_MEL = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
 class Augmentation:
     """How a clip is varied; zeros leave it alone.
 
-    ``voice``: share of clips said by another voice: formants, pitch and its range moved, each by itself (Praat's
-    change of gender, by overlap and add). ``speed``: largest relative change of speed, pitch and formants together.
+    ``voice``: share of clips said by another voice: formants and pitch moved, each by itself (Praat's change of
+    gender, by overlap and add). ``speed``: largest relative change of speed, pitch and formants together.
     ``equaliser``: share through a random curve over the spectrum, as another microphone in another room. ``filter``:
     share through a random gentle tilt of it. ``telephone``: share sent through an 8 kHz line in mu-law; ``gsm``:
     through a mobile telephone. ``bands``: share that loses a band of up to a fifth of the mel scale (Kharitonov et
@@ -126,14 +125,14 @@ def _by_another_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarr
         raise DataError("other voices need Praat: pip install 'tongues[train]'") from error
     formants = float(_FORMANTS ** rng.uniform(-1, 1))
     pitch = float(np.exp(rng.uniform(*np.log(_PITCH_HZ))))
-    livelier = float(_RANGE ** rng.uniform(-1, 1))
     sound = parselmouth.Sound(samples.astype(np.float64), SAMPLE_RATE)
     seed = int(rng.integers(1 << 31))  # it has a generator of its own, for what has no pitch
     parselmouth.praat.run(f"random_initializeWithSeedUnsafelyButPredictably ({seed})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", parselmouth.PraatWarning)  # nothing in it has a pitch
-            said = parselmouth.praat.call(sound, "Change gender", 75, 600, formants, pitch, livelier, 1.0)
+            # its range stays: widened, that of a creaking voice goes down to where Praat counts periods without end
+            said = parselmouth.praat.call(sound, "Change gender", 75, 600, formants, pitch, 1.0, 1.0)
     except (parselmouth.PraatError, parselmouth.PraatWarning):
         return samples
     return _of_length(said.values[0].astype(np.float32), samples.size)
