@@ -71,8 +71,8 @@ def synthesise(
     """
     if unknown := sorted(set(languages) - ALPHABETS.keys()):
         raise DataError(f"no alphabet for {', '.join(unknown)}; there are {', '.join(ALPHABETS)}")
-    tested = {clip.text for clip in read_manifest(recorded) if clip.split != "train"}
-    recordings = {clip.language for clip in read_manifest(recorded)}
+    recordings = read_manifest(recorded)
+    tested = {clip.text for clip in recordings if clip.split != "train"}
     known = {clip.path: clip for clip in read_manifest(out)} if out.exists() else {}
     known = {path: clip for path, clip in known.items() if clip.text not in tested and path.exists()}
     jobs = []
@@ -92,7 +92,7 @@ def synthesise(
         else:
             unsaid.setdefault(_name(job), []).append(taken)
     made += known.values()
-    without = {clip.language for clip in made} - recordings
+    without = {clip.language for clip in made} - {clip.language for clip in recordings}
     splits = split_texts((clip.language, clip.text, clip.seconds) for clip in made if clip.language in without)
     found = []
     for clip in made:
