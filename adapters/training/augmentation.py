@@ -131,7 +131,7 @@ def _by_another_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarr
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", parselmouth.PraatWarning)  # nothing in it has a pitch
-            # its range stays: widened, that of a creaking voice goes down to where Praat counts periods without end
+            # its range stays: where it was widened, Praat did not come back from a creaking clip
             said = parselmouth.praat.call(sound, "Change gender", 75, 600, formants, pitch, 1.0, 1.0)
     except (parselmouth.PraatError, parselmouth.PraatWarning):
         return samples
@@ -157,9 +157,7 @@ def _rumble(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         spectrum = np.fft.rfft(rng.standard_normal(samples.size))
         hz = np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)
         rumble = np.fft.irfft(spectrum / (1 + (hz / rng.uniform(30, 120)) ** 4), samples.size)
-    level = np.sqrt(np.mean(samples**2) / (np.mean(rumble**2) + 1e-12))
-    scaled: np.ndarray = (rumble * level * 10 ** (rng.uniform(-25, 3) / 20)).astype(np.float32)
-    return scaled
+    return _beside(samples, rumble, rng.uniform(-25, 3)).astype(np.float32)
 
 
 def _without_lows(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -185,6 +183,11 @@ def _noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         spectrum = np.fft.rfft(noise)
         spectrum /= np.sqrt(np.arange(1, spectrum.size + 1))
         noise = np.fft.irfft(spectrum, samples.size).astype(np.float32)
-    level = np.sqrt(np.mean(samples**2) / (np.mean(noise**2) + 1e-12))
-    scaled: np.ndarray = noise * (level * 10 ** (-rng.uniform(5, 30) / 20))
+    return _beside(samples, noise, -rng.uniform(5, 30))
+
+
+def _beside(samples: np.ndarray, other: np.ndarray, db: float) -> np.ndarray:
+    """``other``, so much louder than ``samples``."""
+    level = np.sqrt(np.mean(samples**2) / (np.mean(other**2) + 1e-12))
+    scaled: np.ndarray = other * (level * 10 ** (db / 20))
     return scaled
